@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+
+.PHONY: setup train test test-all lint clean
+
+# Creates the virtual environment with the exact versions of constraints.txt; repeated only when those change.
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev,timm]"
+	touch $@
+
+# The main job: real handwritten digits, embedded in scikit-learn; nothing is downloaded for it.
+train: setup
+	$(BIN)/distaug run jobs/digits.yaml
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not deploy and not cifar and not gpu"
+
+test-all: setup
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Leaves the virtual environment and the runs alone.
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,222 @@
+"""The command line; each command imports what it needs when it runs, so a wrong job is refused at once."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distaug import __version__
+from distaug.errors import ClusterError, DistaugError, InterruptedRunError
+
+__all__ = ["main"]
+
+UNSHOWN = ("classes", "data", "machine", "versions", "weights_digest")
+"""Parts of a result that `--json` has and the table leaves out."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code; see `distaug.errors`.
+    """
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
+    except DistaugError as error:
+        return _fail(str(error), error.exit_code, arguments.debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", InterruptedRunError.exit_code, arguments.debug)
+    except BrokenPipeError:
+        # Whoever read the output has left, e.g. `| head`; the interpreter must not try to flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DistaugError.exit_code
+    except Exception as error:
+        hint = "" if arguments.debug else "; run again with --debug for the traceback"
+        text = f"internal error: {type(error).__name__}: {error}{hint}"
+        return _fail(text, DistaugError.exit_code, arguments.debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"distaug: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+    parser = argparse.ArgumentParser(
+        prog="distaug", description="Train image classifiers from a job file.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"distaug {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
+        added.set_defaults(command=command)
+        return added
+
+    run = add("run", _run, "Train a job, or go on with its run.")
+    _job_arguments(run)
+    resume = add("resume", _resume, "Go on with a run from its newest checkpoint.")
+    _job_arguments(add("validate", _validate, "Check a job file without starting anything."))
+    add("schema", _schema, "Print the JSON Schema of the job file.")
+    evaluate = add("evaluate", _evaluate, "Judge the model of a run once more.")
+    predict = add("predict", _predict, "Classify pictures with the model of a run.")
+    doctor = add("doctor", _doctor, "Check this machine: devices, libraries, memory, disk.")
+    for of_run in (resume, evaluate, predict):
+        of_run.add_argument("run", metavar="RUN", help="a run folder, or the name of a run below ./runs")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="a picture file")
+    for trains in (run, resume):
+        trains.add_argument("--workers", type=_count, metavar="N", help="in place of `cluster.workers`")
+    for results in (run, resume, evaluate, predict, doctor):
+        results.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    return parser
+
+
+def _job_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="JOB", help="a job file (YAML)")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a field, e.g. train.epochs=12 (repeatable)",
+    )
+    parser.add_argument("--name", help="name of the run, in place of the file's")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: a whole number of at least 1")
+    return int(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from distaug.spec.load import load_job
+
+    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    from distaug.cluster import fit  # only now, since it takes seconds to load
+
+    with _results_only(arguments.json):
+        result = fit.run(job, workers=arguments.workers).to_dict()
+    return _print_result(result, arguments.json)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from distaug.cluster import fit
+
+    with _results_only(arguments.json):
+        result = fit.resume(arguments.run, workers=arguments.workers).to_dict()
+    return _print_result(result, arguments.json)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from distaug.spec.load import load_job
+
+    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    print(f"{arguments.job}: ok (run {job.name})")
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from distaug.spec.load import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from distaug.train import predictor
+
+    with _results_only(arguments.json):
+        result = predictor.load(arguments.run).evaluate()
+    return _print_result(result, arguments.json)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from distaug.train import predictor
+
+    with _results_only(arguments.json):
+        found = predictor.load(arguments.run).predict(arguments.images)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    rows = [
+        (
+            str(entry["image"]) if place == 0 else "",
+            str(guess["class"]),
+            f"{100 * guess['probability']:.2f} %",
+        )
+        for entry in found
+        for place, guess in enumerate(entry["predictions"])
+    ]
+    _print_table(("image", "class", "probability"), rows)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from distaug import doctor
+
+    with _results_only(arguments.json):
+        checks = doctor.check()
+    if arguments.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        _print_table(
+            ("", "check", "found", "what to do"), [(c.status, c.name, c.found, c.advice) for c in checks]
+        )
+    return ClusterError.exit_code if any(check.status == "fail" for check in checks) else 0
+
+
+@contextlib.contextmanager
+def _results_only(wanted: bool) -> Iterator[None]:
+    """With `--json`, keep whatever else is printed out of stdout."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
+
+
+def _print_result(result: Mapping[str, Any], as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return 0
+    from distaug.spec.job import leaves
+
+    shown = {key: value for key, value in result.items() if key not in UNSHOWN}
+    rows = [
+        (path, f"{value:.4g}" if isinstance(value, float) else str(value))
+        for path, value in leaves(shown)
+        if value is not None and not isinstance(value, (list, dict))
+    ]
+    _print_table(("", "result"), rows)
+    return 0
+
+
+def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)

@@ -1,0 +1,210 @@
+"""The driver of a run: starts the workers through Ray Train, owns screen and signals, returns the result."""
+
+import os
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from distaug.cluster.private import connected, submitted
+from distaug.errors import ClusterError, DistaugError, InterruptedRunError
+from distaug.spec.job import JobSpec
+from distaug.spec.load import dump_job
+from distaug.store.records import Result
+from distaug.store.rundir import RunDir, RunLock
+from distaug.telemetry.screen import Screen
+from distaug.train.claim import claim
+from distaug.train.device import available_cores, gpu_problem, usable_gpus
+
+if TYPE_CHECKING:
+    from distaug.cluster.hub import News
+
+__all__ = ["resume", "run"]
+
+_LOOK_EVERY_S = 0.2
+_GRACE_S = 60.0
+"""Longest wait for the workers to save and leave after a signal."""
+
+
+def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True) -> Result:
+    """Train a job through Ray Train, or go on with its run, or return the result of a finished one.
+
+    Args:
+        job: The job.
+        workers: Overrides `cluster.workers`.
+        show_progress: Show a bar (on a terminal) or lines on standard error.
+
+    Returns:
+        The result, as in the run's result.json.
+
+    Raises:
+        DistaugError: The tree in `distaug.errors`; InterruptedRunError after SIGINT or SIGTERM, when the state is saved.
+    """
+    if workers is not None:
+        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": workers})})
+    run_dir, job, result = claim(job)
+    screen = Screen(job.name, show=show_progress)
+    if result is not None:
+        screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
+        return result
+    with RunLock(run_dir), screen:
+        return _drive(job, run_dir, screen)
+
+
+def resume(run: str, *, workers: int | None = None, show_progress: bool = True) -> Result:
+    """Go on with a run from its newest checkpoint; see `run`.
+
+    Args:
+        run: Path of a run folder, or a name below ./runs.
+        workers: Overrides `cluster.workers`.
+        show_progress: Show a bar (on a terminal) or lines on standard error.
+    """
+    found = RunDir.find(run)
+    job = found.load_job()
+    job = job.model_copy(update={"name": found.name, "runs_dir": str(found.runs_dir)})
+    return globals()["run"](job, workers=workers, show_progress=show_progress)
+
+
+def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, int]:
+    """Return the number of workers (or its range), and the cores and GPUs of each.
+
+    Raises:
+        ClusterError: This machine cannot give what the job asks for at least.
+    """
+    asked, wanted = job.cluster.workers, job.cluster.gpus_per_worker
+    gpus = 0 if wanted == 0 else usable_gpus()
+    if wanted != 0 and (problem := gpu_problem()):
+        raise ClusterError(problem)
+    if wanted == 1 and not gpus and not submitted():
+        raise ClusterError("cluster.gpus_per_worker: 1 asks for GPUs and this machine has none that torch can use")
+    least, most = asked if isinstance(asked, tuple) else (1, max(1, gpus)) if asked == "auto" else (asked, asked)
+    if gpus and most > gpus and not submitted():
+        if isinstance(asked, tuple) and least > gpus:
+            raise ClusterError(f"cluster.workers: {list(asked)} asks for {least} GPUs at least, this machine has {gpus}")
+        screen.line(f"{most} workers were asked for and there are {gpus} GPUs: {gpus} workers do the work of all")
+        least, most = min(least, gpus), gpus
+    elif asked == "auto":
+        least = most
+    threads = job.cluster.cpus_per_worker
+    cores = max(1, available_cores() // most) if threads == "auto" else threads
+    return (most if least == most else (least, most)), cores, int(gpus > 0)
+
+
+def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
+    workers, cores, gpus = _scale(job, screen)
+    most = workers[1] if isinstance(workers, tuple) else workers
+    with _signals() as stops, connected(job, cpus=most * cores, gpus=most * gpus):
+        import ray
+
+        from distaug.cluster.hub import Hub
+
+        hub = Hub.remote()
+        failures: list[BaseException] = []
+        thread = threading.Thread(
+            target=_fit, args=(job, hub, workers, cores, gpus, failures), name="fit", daemon=True
+        )
+        thread.start()
+        asked_at: float | None = None
+        while True:
+            alive = thread.is_alive()
+            news: News = ray.get(hub.look.remote())
+            _show(news, screen)
+            if news.error is not None:
+                raise news.error
+            if news.result is not None and not alive:
+                return news.result
+            if not alive:
+                raise _explain(failures, run_dir)
+            if stops and asked_at is None:
+                asked_at = monotonic()
+                screen.line("stopping: saving the state")
+                hub.request_stop.remote()
+            if asked_at is not None and (len(stops) > 1 or monotonic() - asked_at > _GRACE_S):
+                raise InterruptedRunError(
+                    f"left without waiting for the workers; `distaug resume {job.name}` goes on from the last checkpoint"
+                )
+            sleep(_LOOK_EVERY_S)
+
+
+def _fit(
+    job: JobSpec,
+    hub: Any,
+    workers: int | tuple[int, int],
+    cores: int,
+    gpus: int,
+    failures: list[BaseException],
+) -> None:
+    """Run Ray Train's `fit`, which blocks, in a thread of its own, so that the main one keeps signals and screen."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from distaug.cluster.worker import work
+
+    backend = job.cluster.backend if job.cluster.backend != "auto" else "nccl" if gpus else "gloo"
+    try:
+        with tempfile.TemporaryDirectory(prefix="distaug-scratch-", ignore_cleanup_errors=True) as scratch:
+            TorchTrainer(
+                work,
+                train_loop_config={"job": dump_job(job), "hub": hub, "folder": os.getcwd()},
+                scaling_config=ScalingConfig(
+                    num_workers=workers,
+                    use_gpu=gpus > 0,
+                    resources_per_worker={"CPU": cores} | ({"GPU": gpus} if gpus else {}),
+                    accelerator_type=job.cluster.accelerator,
+                    label_selector=dict(job.cluster.node_labels) or None,
+                ),
+                run_config=RunConfig(
+                    # Ray resumes a run of the same name; the checkpoints are ours, so each attempt gets a fresh one.
+                    name=f"{job.name}-{uuid.uuid4().hex[:8]}",
+                    storage_path=scratch,
+                    failure_config=FailureConfig(
+                        max_failures=job.cluster.retries,
+                        max_preemption_failures=job.cluster.preemption_retries,
+                    ),
+                ),
+                torch_config=TorchConfig(backend=backend, timeout_s=int(job.cluster.collective_timeout_s)),
+            ).fit()
+    except BaseException as error:
+        failures.append(error)
+
+
+def _show(news: "News", screen: Screen) -> None:
+    for message in news.lines:
+        screen.line(message)
+    for record in news.records:
+        screen.record(record)
+    if news.progress is not None:
+        screen.update(news.progress)
+
+
+def _explain(failures: list[BaseException], run_dir: RunDir) -> DistaugError:
+    from distaug.cluster.worker import explain
+
+    failure = failures[0] if failures else None
+    if failure is None:
+        return ClusterError(f"the workers left without a result; logs are in {run_dir.logs}")
+    return explain(getattr(failure, "worker_failures", None) or {0: failure}, run_dir)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them, where this is the main thread."""
+    stops: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stops
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stops
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

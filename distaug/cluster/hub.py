@@ -1,0 +1,74 @@
+"""The actor between the ranks and whoever watches: progress and records up, the wish to stop down."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from distaug.errors import DistaugError
+from distaug.store.records import EpochRecord, Result
+from distaug.train.reporter import Progress
+
+__all__ = ["Hub", "News"]
+
+
+@dataclass
+class News:
+    """What happened since the last look."""
+
+    progress: Progress | None = None
+    """Where rank 0 is."""
+    records: list[EpochRecord] = field(default_factory=list)
+    """Epochs that ended."""
+    lines: list[str] = field(default_factory=list)
+    """Lines for the user."""
+    error: DistaugError | None = None
+    """What ended the training for good."""
+    result: Result | None = None
+    """The result, once there is one."""
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Hub:
+    """Gathers what the ranks push, without ever making them wait."""
+
+    def __init__(self) -> None:
+        self._news = News()
+        self._stop = False
+
+    def push(self, rank: int, progress: Progress) -> bool:
+        """Take note of a rank's progress; return whether a stop was requested."""
+        if rank == 0:
+            self._news.progress = progress
+        return self._stop
+
+    def record(self, record: EpochRecord) -> None:
+        """Take note of a finished epoch."""
+        self._news.records.append(record)
+
+    def line(self, message: str) -> None:
+        """Pass a line on to the user."""
+        self._news.lines.append(message)
+
+    def fail(self, error: DistaugError) -> None:
+        """Take note of an error that a restart would only repeat; the first one counts."""
+        if self._news.error is None:
+            self._news.error = error
+
+    def finish(self, result: Result) -> None:
+        """Take note of the result."""
+        self._news.result = result
+
+    def over(self) -> bool:
+        """Say whether the training ended, well or not, so that restarted workers need not begin."""
+        return self._news.error is not None or self._news.result is not None
+
+    def request_stop(self) -> None:
+        """Ask all ranks to save and leave."""
+        self._stop = True
+
+    def look(self) -> Any:
+        """Return the news since the last look."""
+        news = self._news
+        self._news = News(error=news.error, result=news.result)
+        return news

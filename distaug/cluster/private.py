@@ -1,0 +1,86 @@
+"""A Ray of one's own: started for one run on this machine, gone with it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distaug.spec.job import JobSpec
+
+__all__ = ["connected", "prepare_environment", "submitted"]
+
+_OBJECT_STORE_BYTES = 100_000_000
+
+
+def submitted() -> bool:
+    """Say whether this process is the entry point of a job submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def prepare_environment(job: JobSpec) -> None:
+    """Set what Ray reads from the environment; must come before the first `import ray`."""
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        # The controller's poll period: at the default of 2 s every report waits up to 2 s.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(job.cluster.collective_timeout_s)),
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(int(job.cluster.collective_timeout_s)),
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(int(60 * job.cluster.start_timeout_min)),
+        # The ranks choose their GPUs themselves also where Ray gave none.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not submitted():
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.pop("RAY_ADDRESS", None)
+
+
+@contextmanager
+def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
+    """Join the cluster that this process was submitted to, or else start a Ray of one's own on loopback.
+
+    A Ray that happens to run on this machine is never joined.
+
+    Args:
+        job: The job; its `cluster.env` becomes the environment of the workers.
+        cpus: Cores that the private Ray has to give.
+        gpus: GPUs that it has to give.
+    """
+    prepare_environment(job)
+    import ray
+
+    runtime_env = {"env_vars": {"PYTHONPATH": _python_path(), **job.cluster.env}}
+    if submitted():
+        ray.init(address="auto", runtime_env={"env_vars": dict(job.cluster.env)}, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    # Short, because Ray puts sockets below it, whose paths may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="distaug-ray-", dir="/tmp")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            runtime_env=runtime_env,
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _python_path() -> str:
+    """Let workers import what the user's own directory holds, e.g. the factory of a model."""
+    return os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if p)

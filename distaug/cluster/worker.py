@@ -1,0 +1,106 @@
+"""What each Ray Train worker runs: the ordinary loop, with Ray's process group and the hub as reporter."""
+
+import os
+import traceback
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import ray
+import ray.train
+
+from distaug.errors import ClusterError, DistaugError
+from distaug.spec.load import parse_job
+from distaug.store.records import EpochRecord
+from distaug.store.rundir import RunDir
+from distaug.telemetry import log
+from distaug.train.loop import fit
+from distaug.train.reporter import Progress
+from distaug.train.world import SoloWorld, TorchWorld, World
+
+__all__ = ["HubReporter", "work"]
+
+_PUSH_EVERY_S = 0.5
+
+
+class HubReporter:
+    """Pushes progress to the hub about twice a second and reads its answer whenever it is there.
+
+    Args:
+        hub: Handle of the `Hub` actor.
+        rank: Rank of this worker.
+    """
+
+    def __init__(self, hub: Any, rank: int) -> None:
+        self._hub, self._rank = hub, rank
+        self._pushed_at, self._answer, self._stop, self._phase = 0.0, None, False, ""
+
+    def progress(self, progress: Progress) -> bool:
+        """Push when it is time or the phase changed; say what the hub answered last."""
+        now = monotonic()
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            self._stop, self._answer = bool(ray.get(self._answer)), None
+        if self._answer is None and (now - self._pushed_at >= _PUSH_EVERY_S or progress.phase != self._phase):
+            self._pushed_at, self._phase = now, progress.phase
+            self._answer = self._hub.push.remote(self._rank, progress)
+        return self._stop
+
+    def report(self, record: EpochRecord) -> None:
+        """Report the epoch to Ray Train, on every rank, and its record to the hub, on rank 0."""
+        if self._rank == 0:
+            self._hub.record.remote(record)
+        ray.train.report({"epoch": record.epoch, "top1": record.top1, "train_loss": record.train_loss})
+
+    def log(self, message: str) -> None:
+        """Pass a line on to the user."""
+        self._hub.line.remote(message)
+
+
+def work(config: dict[str, Any]) -> None:
+    """Train a job on this worker.
+
+    Args:
+        config: `job` (text of the job file), `hub` (handle of the `Hub` actor), and `folder`, the driver's working
+            directory, which relative paths in the job start from.
+    """
+    hub = config["hub"]
+    # Ray gives each worker a directory of its own.
+    if Path(config["folder"]).is_dir():
+        os.chdir(config["folder"])
+    if ray.get(hub.over.remote()):
+        return
+    context = ray.train.get_context()
+    job = parse_job(config["job"], filename="job.yaml")
+    run, rank = RunDir(job.runs_dir, job.name), context.get_world_rank()
+    logger = log.get(rank, run.logs)
+    world: World = (
+        TorchWorld(context.get_local_rank(), job.cluster.collective_timeout_s)
+        if context.get_world_size() > 1
+        else SoloWorld()
+    )
+    try:
+        result = fit(job, run, world, HubReporter(hub, rank))
+    except DistaugError as error:
+        # All ranks have the same error. They return rather than raise: a restart would only meet it again.
+        logger.error(str(error))
+        ray.get(hub.fail.remote(error))
+    except Exception:
+        # Most often another rank is gone; Ray starts the group again.
+        logger.error(traceback.format_exc())
+        raise
+    else:
+        if rank == 0:
+            ray.get(hub.finish.remote(result))
+
+
+def explain(failures: dict[int, Exception], run: RunDir) -> ClusterError:
+    """Turn the failures of a worker group into one error that names rank, cause and log."""
+    lines = []
+    for rank, failure in sorted(failures.items()):
+        cause = str(failure).strip().splitlines()
+        lines.append(f"  rank {rank}: {type(failure).__name__}: {cause[-1] if cause else 'no message'}")
+    return ClusterError(
+        "the workers failed more often than `cluster.retries` allows:\n"
+        + "\n".join(lines)
+        + f"\nlogs are in {run.logs}; `distaug resume {run.name}` goes on from the last checkpoint"
+    )

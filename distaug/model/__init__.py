@@ -1,0 +1,1 @@
+"""The network: built from its section of the job, and its moving average."""

@@ -1,0 +1,163 @@
+"""From a YAML file and the command's arguments to a JobSpec, with all errors named at once."""
+
+import copy
+import difflib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distaug.errors import JobError
+from distaug.spec.conflicts import conflicts
+from distaug.spec.document import LIMIT_BYTES, Document, Keys, Problem, dotted, dump
+from distaug.spec.explain import Shape, explain, unquoted
+from distaug.spec.job import FORMAT, JobSpec, to_dict
+
+__all__ = ["dump_job", "load_job", "parse_job", "schema"]
+
+STAND_INS: dict[Keys, Any] = {
+    ("data",): {"source": "digits"},
+    ("data", "source"): "digits",
+    ("model",): {"name": "resnet18"},
+    ("model", "name"): "resnet18",
+}
+"""Put in place of required values that are wrong, so that the rest of the job can still be checked."""
+
+
+def load_job(path: str | Path, sets: Sequence[str] = (), *, name: str | None = None) -> JobSpec:
+    """Read a job file.
+
+    Args:
+        path: The YAML file.
+        sets: Changes on top of the file, each `path=value` with the value in YAML.
+        name: Name of the run, in place of the file's.
+
+    Raises:
+        JobError: The file cannot be read, or the job is wrong; all errors are named, each with its line.
+    """
+    return parse_job(_read(Path(path)), filename=str(path), sets=sets, name=name)
+
+
+def parse_job(
+    text: str, *, filename: str = "<job>", sets: Sequence[str] = (), name: str | None = None
+) -> JobSpec:
+    """Read a job from YAML text; `filename` stands in its error messages. Otherwise as `load_job`."""
+    document = Document(text, filename)
+    if not isinstance(document.values, dict):
+        found = {type(None): "nothing", list: "a list"}.get(type(document.values), "a single value")
+        least = "`data: {source: digits}` and `model: {name: resnet18}`"
+        raise JobError(f"{filename}: found {found}; a job is a mapping of sections, at least {least}")
+    shape = _shape()
+    for number, argument in enumerate(sets, start=1):
+        document.assign(number, argument, shape.split)
+    if name is not None:
+        document.name(name)
+    _refuse_newer(document)
+    job, problems = _validate(document, shape)
+    problems += document.problems
+    if problems:
+        raise JobError(_listing(problems, filename))
+    return job
+
+
+def dump_job(job: JobSpec) -> str:
+    """Return the job as YAML text, defaults included, that `parse_job` reads back to an equal job."""
+    return dump(to_dict(job))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the job file."""
+    return JobSpec.model_json_schema()
+
+
+@functools.cache
+def _shape() -> Shape:
+    return Shape(schema())
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [file.name for file in _job_files(path.parent)], n=1)
+        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path and the working folder"
+        raise JobError(f"{path}: no such file; {hint}") from None
+    except IsADirectoryError:
+        files = ", ".join(str(file) for file in _job_files(path)[:10]) or "it holds no .yaml files"
+        raise JobError(f"{path}: a folder; name one job file ({files})") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > LIMIT_BYTES:
+        raise JobError(f"{path}: more than {LIMIT_BYTES} bytes, the most that a job file may have")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = data[error.start]
+        raise JobError(f"{path}:{line}: not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8") from None
+
+
+def _job_files(folder: Path) -> list[Path]:
+    return sorted(p for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern))
+
+
+def _refuse_newer(document: Document) -> None:
+    found = document.values.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise JobError(
+            f"{document.place(('format',)).label}: format: {found} is newer than {FORMAT}, the newest that "
+            "this distaug reads; install a newer distaug"
+        )
+
+
+def _validate(document: Document, shape: Shape) -> tuple[JobSpec, list[Problem]]:
+    """Return the job and what is wrong with it; wrong values are replaced by defaults to check the rest."""
+    values = copy.deepcopy(document.values)
+    broken: dict[Keys, str] = {}
+    while True:
+        try:
+            job = JobSpec.model_validate(values)
+            break
+        except ValidationError as failure:
+            found = dict(explain(e, values, document, shape) for e in failure.errors(include_url=False))
+        for keys, message in found.items():
+            broken[keys] = message
+            _mend(values, keys)
+    for keys, word in document.switches.items():
+        if not any(keys[: len(old)] == old for old in broken):
+            broken[keys] = unquoted(word, keys, shape)
+    problems = [Problem(document.place(keys), keys, message) for keys, message in broken.items()]
+    for path, message, others in conflicts(job):
+        involved = [shape.split(p) for p in (path, *others)]
+        if not any(_overlap(a, b) for a in involved for b in broken):
+            blamed = next((keys for keys in involved if document.holds(keys)), involved[0])
+            problems.append(Problem(document.place(blamed), involved[0], message))
+    return job, problems
+
+
+def _mend(values: Any, keys: Keys) -> None:
+    """Take a wrong value out, or put a stand-in where one is required."""
+    while isinstance(keys[-1], int):  # a list with a wrong entry goes as a whole, so that no position moves
+        keys = keys[:-1]
+    try:
+        for key in keys[:-1]:
+            values = values[key]
+    except (KeyError, IndexError):
+        return  # went together with another wrong value
+    if keys in STAND_INS:
+        values[keys[-1]] = copy.deepcopy(STAND_INS[keys])
+    else:
+        values.pop(keys[-1], None)
+
+
+def _overlap(one: Keys, other: Keys) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _listing(problems: list[Problem], filename: str) -> str:
+    lines = [str(problem) for problem in sorted(problems, key=lambda p: (p.place.order, dotted(p.keys)))]
+    return "\n  ".join([f"{len(lines)} errors in {filename}", *lines]) if len(lines) > 1 else lines[0]

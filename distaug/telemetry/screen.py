@@ -1,0 +1,130 @@
+"""What a person sees while a training runs: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+from time import monotonic
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+__all__ = ["Screen"]
+
+_PLAIN_EVERY_S = 30.0
+_RATE_OVER_S = 5.0
+
+
+class _Place(Protocol):
+    """Where a training is; see `distaug.train.reporter.Progress`."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images: int
+    loss: float
+    phase: str
+
+
+class _Record(Protocol):
+    """The numbers of an epoch; see `distaug.store.records.EpochRecord`."""
+
+    epoch: int
+    train_loss: float
+    top1: float | None
+    val_loss: float | None
+    images_per_second: float
+    seconds: float
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Screen:
+    """Shows a run: epoch, step, images/s, loss and the time left.
+
+    Args:
+        name: Name of the run.
+        show: Whether to show anything.
+    """
+
+    def __init__(self, name: str, *, show: bool = True) -> None:
+        self._console = Console(file=sys.stderr, quiet=not show, soft_wrap=True, highlight=False)
+        self._live = show and self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._name = name
+        self._since: tuple[float, int] | None = None
+        self._rate = 0.0
+        self._shown_at = monotonic()
+
+    def __enter__(self) -> Self:
+        """Start the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the bar."""
+        self._bar.stop()
+
+    def line(self, message: str) -> None:
+        """Print a line for the user, above the bar."""
+        self._console.print(message, markup=False)
+
+    def update(self, place: _Place) -> None:
+        """Show where the training is."""
+        now = monotonic()
+        if self._since is None or place.images < self._since[1]:
+            self._since = (now, place.images)
+        elif now - self._since[0] >= _RATE_OVER_S:
+            self._rate = (place.images - self._since[1]) / (now - self._since[0])
+            self._since = (now, place.images)
+        if self._live:
+            self._draw(place)
+        elif now - self._shown_at >= _PLAIN_EVERY_S:
+            self._shown_at = now
+            self.line(
+                f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}{self._numbers(place)}"
+            )
+
+    def record(self, record: _Record) -> None:
+        """Print the numbers of a finished epoch."""
+        self._shown_at = monotonic()
+        val = "" if record.top1 is None else f"  val loss {record.val_loss:.4f}  top1 {100 * record.top1:.2f} %"
+        self.line(
+            f"epoch {record.epoch + 1:3}  train loss {record.train_loss:.4f}{val}  "
+            f"{record.images_per_second:,.0f} images/s  {record.seconds:.1f} s"
+        )
+
+    def _draw(self, place: _Place) -> None:
+        phase = "" if place.phase == "train" else f" {place.phase}"
+        what = f"{self._name} epoch {place.epoch + 1}/{place.epochs}{phase}"
+        if self._task is None:
+            self._task = self._bar.add_task(what, total=place.steps, numbers="")
+        self._bar.update(
+            self._task,
+            description=what,
+            completed=place.step,
+            total=place.steps,
+            numbers=self._numbers(place).strip(),
+        )
+
+    def _numbers(self, place: _Place) -> str:
+        if not self._rate:
+            return f"  loss {place.loss:.4f}"
+        per_step = place.images / max(1, place.epoch * place.steps + place.step)
+        left = (place.epochs * place.steps * per_step - place.images) / self._rate
+        return f"  {self._rate:,.0f} images/s  loss {place.loss:.4f}  {_duration(left)} left"

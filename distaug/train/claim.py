@@ -1,0 +1,42 @@
+"""Which run a job is: a new one, one to go on with, or a finished one."""
+
+from distaug.errors import JobError
+from distaug.spec.job import JobSpec, differences
+from distaug.store.records import Result
+from distaug.store.rundir import RunDir
+
+__all__ = ["claim"]
+
+
+def claim(job: JobSpec) -> tuple[RunDir, JobSpec, Result | None]:
+    """Find the job's run folder and what is in it.
+
+    Args:
+        job: The job as asked.
+
+    Returns:
+        The run folder; the job to train, in which everything decided at the run's first start stays as it was; and the
+        result when the run has finished.
+
+    Raises:
+        JobError: A run of this name has a different job.
+        StorageError: The runs folder cannot be written.
+    """
+    run = RunDir(job.runs_dir, job.name)
+    run.create()
+    if not run.exists():
+        return run, job, None
+    stored = run.load_job()
+    changed = differences(job, stored)
+    if changed:
+        lines = "\n".join(f"  {path}: {theirs!r} in the run, {ours!r} now" for path, ours, theirs in changed)
+        raise JobError(
+            f"run {job.name!r} in {run.root.parent} was made by a different job:\n{lines}\n"
+            "give the new job another name (--name), or restore these fields to go on with the old run"
+        )
+    cluster = job.cluster
+    if cluster.cpus_per_worker == "auto":
+        # The number of threads changes sums, so it stays as it was.
+        cluster = cluster.model_copy(update={"cpus_per_worker": stored.cluster.cpus_per_worker})
+    result = Result.read(run.result_file) if run.result_file.exists() else None
+    return run, stored.model_copy(update={"cluster": cluster, "runs_dir": job.runs_dir}), result

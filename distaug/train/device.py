@@ -1,0 +1,75 @@
+"""What this process computes on, and with how many threads."""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+
+from distaug.errors import ClusterError
+from distaug.spec.job import JobSpec
+from distaug.train.world import World
+
+__all__ = ["available_cores", "gpu_problem", "pick_device", "threads_per_worker", "usable_gpus"]
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use: its affinity, cut down to the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
+def usable_gpus() -> int:
+    """Return the number of GPUs that torch can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def gpu_problem() -> str | None:
+    """Say why a GPU that is there cannot be used; None when there is none or all is well."""
+    driver = Path("/proc/driver/nvidia/version")
+    if torch.cuda.is_available() or not driver.is_file() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    version = driver.read_text().splitlines()[0].split("Kernel Module")[-1].split()
+    found = version[0] if version else "unknown"
+    return (
+        f"a GPU is there but torch {torch.__version__} (built for CUDA {torch.version.cuda}) cannot use it with driver "
+        f"{found}: update the driver, install a torch for its CUDA version, or set `cluster.gpus_per_worker: 0`"
+    )
+
+
+def pick_device(job: JobSpec, world: World) -> torch.device:
+    """Return this rank's device: its GPU when the job wants one and there is one, else the CPU.
+
+    Raises:
+        ClusterError: A GPU was asked for and cannot be used.
+    """
+    wanted = job.cluster.gpus_per_worker
+    if wanted == 0:
+        return torch.device("cpu")
+    problem = gpu_problem()
+    if problem:
+        raise ClusterError(problem)
+    gpus = usable_gpus()
+    if not gpus:
+        if wanted == 1:
+            raise ClusterError("cluster.gpus_per_worker: 1 asks for a GPU and this machine has none that torch can use")
+        return torch.device("cpu")
+    # More ranks than GPUs share them (gloo only); under Ray each rank sees its own GPU alone, as number 0.
+    device = torch.device("cuda", world.local_rank % gpus)
+    torch.cuda.set_device(device)
+    return device
+
+
+def threads_per_worker(job: JobSpec, world: World) -> int:
+    """Return the number of threads of each rank, the same for all: the cores of a node divided among its ranks."""
+    asked = job.cluster.cpus_per_worker
+    if asked != "auto":
+        return asked
+    hosts = world.gather((socket.gethostname(), available_cores()))
+    names = [host for host, _ in hosts]
+    return min(max(1, cores // names.count(host)) for host, cores in hosts)

@@ -1,0 +1,142 @@
+"""The end of a training: the best model restored, judged once on the test set, and written down."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distaug.errors import DistaugError, StorageError
+from distaug.spec.job import to_dict
+from distaug.store import checkpoint, records
+from distaug.store.model_files import write_model
+from distaug.store.records import EpochRecord, Result
+from distaug.train.attempts import device_seconds
+from distaug.train.device import available_cores
+from distaug.train.evaluate import Counts
+from distaug.train.judge import judge
+from distaug.train.state import Training
+from distaug.train.world import agree_on_errors
+
+__all__ = ["finish"]
+
+
+def finish(t: Training) -> Result:
+    """Restore the best model, judge it on the test set, and write model and result.
+
+    Returns:
+        The result, the same on every rank.
+    """
+    if t.data.val is not None:
+        _restore_best(t)
+    test = judge(t, t.data.test, "test")
+    result, error = None, None
+    if t.world.rank == 0:
+        try:
+            result = _write(t, test)
+        except DistaugError as found:
+            error = found
+    agree_on_errors(t.world, error)
+    result = t.world.broadcast(result)
+    assert result is not None
+    return result
+
+
+def _restore_best(t: Training) -> None:
+    log = t.reporter.log if t.world.rank == 0 else (lambda message: None)
+    best = checkpoint.best(t.run.checkpoints, warn=log)
+    if best is None:
+        raise StorageError(f"{t.run.checkpoints} has no checkpoint of the best epoch {t.memory.best_epoch}")
+    t.module.load_state_dict(best.weights("model"))
+    if t.ema is not None:
+        t.ema.module.load_state_dict(best.weights("ema"))
+
+
+def _write(t: Training, test: dict[str, Counts]) -> Result:
+    history = records.read(t.run.history_file)
+    chosen = history[-1] if t.data.val is None or t.memory.best_epoch is None else history[t.memory.best_epoch]
+    weights = (t.module if t.ema is None else t.ema.module).state_dict()
+    job = t.job
+    write_model(
+        t.run.model,
+        weights,
+        {
+            "model": to_dict(job)["model"],
+            "classes": list(t.data.classes),
+            "image_size": t.data.image_size,
+            "mean": list(t.augment.mean),
+            "std": list(t.augment.std),
+            "channels_last": job.model.channels_last,
+            "precision": job.precision,
+            "eval_geometry": "resize" if t.data.cached else "resize_crop",
+            "epoch": chosen.epoch,
+            "top1": chosen.top1,
+            "job": job.name,
+            "job_digest": t.job_digest,
+            "data_digest": t.data.digest,
+        },
+    )
+    held = device_seconds(t.run)
+    images = sum(r.images for r in history)
+    result = Result(
+        name=job.name,
+        state="finished" if len(history) == job.train.epochs else "stopped",
+        reason=t.reason,
+        best={
+            "epoch": chosen.epoch,
+            "top1": chosen.top1,
+            "loss": chosen.val_loss,
+            "metric": job.stop.metric,
+        },
+        test=_test_numbers(test) if test else None,
+        val=_val_numbers(chosen),
+        final={"epoch": history[-1].epoch, "train_loss": history[-1].train_loss, "top1": history[-1].top1},
+        epochs=len(history),
+        images_per_second=images / sum(r.seconds for r in history),
+        seconds=t.trained_seconds,
+        world_size=t.world.size,
+        shards=job.train.shards if job.train.shards != "auto" else None,
+        restarts=t.restarts,
+        device_seconds=held,
+        goodput=min(1.0, t.trained_seconds * t.world.size / held) if held else None,
+        classes=list(t.data.classes),
+        data=t.data.report,
+        weights_digest=checkpoint.weights_digest(weights),
+        versions=checkpoint.versions(),
+        machine=_machine(t),
+        synthetic=job.data.source == "synthetic",
+    )
+    result.write(t.run.result_file)
+    return result
+
+
+def _test_numbers(test: dict[str, Counts]) -> dict[str, Any]:
+    numbers = test["model"].to_dict()
+    raw = test["raw"].to_dict()["top1"] if "raw" in test else numbers["top1"]
+    return numbers | {"raw_top1": raw, "ema_top1": numbers["top1"] if "raw" in test else None}
+
+
+def _val_numbers(chosen: EpochRecord) -> dict[str, Any] | None:
+    if chosen.top1 is None:
+        return None
+    return {
+        "top1": chosen.top1,
+        "top5": chosen.top5,
+        "macro": chosen.macro,
+        "loss": chosen.val_loss,
+        "raw_top1": chosen.raw_top1,
+        "per_class": chosen.per_class,
+    }
+
+
+def _machine(t: Training) -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": available_cores(),
+        "threads_per_rank": t.job.cluster.cpus_per_worker,
+        "gpu": torch.cuda.get_device_name(t.device) if t.device.type == "cuda" else None,
+        "gpus": t.world.size if t.device.type == "cuda" else 0,
+    }

@@ -1,0 +1,106 @@
+"""What an epoch came to: sums over all ranks, accuracy on a set, and the record of both."""
+
+import datetime
+
+import torch
+
+from distaug.augment import normalise
+from distaug.data.open import Split
+from distaug.data.shard import eval_batches
+from distaug.errors import DivergedError
+from distaug.store.records import EpochRecord
+from distaug.train.evaluate import Counts, evaluate
+from distaug.train.state import Training
+
+__all__ = ["check_finite", "judge", "make_record"]
+
+_OVERFLOWS_BEFORE_GIVING_UP = 20
+
+
+def check_finite(t: Training) -> dict[str, float]:
+    """Return the epoch's sums over all ranks.
+
+    Raises:
+        DivergedError: An update was withheld because the gradient was not finite. Under fp16 that happens now and
+            then and the scaler mends it, so there only a row of them without any update counts.
+    """
+    sums = t.tally.total(t.world)
+    withheld = sums["withheld"]
+    mended = t.job.precision == "fp16" and (sums["updates"] or withheld < _OVERFLOWS_BEFORE_GIVING_UP)
+    if withheld and not mended:
+        raise DivergedError(
+            f"epoch {t.epoch + 1}: the gradient was not finite in {withheld:.0f} of {t.step} steps, and nothing was saved "
+            "since. Lower `train.optimizer.lr`, set `train.clip_norm`, or lengthen `train.schedule.warmup_epochs`; "
+            "then start anew under another name"
+        )
+    return sums
+
+
+def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
+    """Evaluate on a set: as `model` what is the model (EMA where there is one), as `raw` the raw weights beside it.
+
+    Args:
+        t: The training.
+        split: The set; None gives no counts.
+        name: Its name, `val` or `test`.
+    """
+    if split is None:
+        return {}
+    models = {"model": t.module} if t.ema is None else {"model": t.ema.module, "raw": t.module}
+    layout = torch.channels_last if t.job.model.channels_last else torch.contiguous_format
+    mean, std = t.augment.mean, t.augment.std
+    return evaluate(
+        models,
+        t.loader.evaluate(name),
+        classes=len(t.data.classes),
+        total_batches=len(eval_batches(len(split), t.job.evaluate.batch, 0, 1)),
+        prepare=lambda images: normalise(images, mean, std, t.precision.activations, layout),
+        autocast=t.precision.autocast,
+        world=t.world,
+        device=t.device,
+    )
+
+
+def make_record(
+    t: Training,
+    sums: dict[str, float],
+    counts: dict[str, Counts],
+    seconds: float,
+    eval_seconds: float,
+    data_wait_seconds: float,
+) -> EpochRecord:
+    """Write an epoch's numbers down.
+
+    Args:
+        t: The training.
+        sums: What `check_finite` returned.
+        counts: What `judge` returned on the validation set.
+        seconds: Wall time of the epoch's steps, waiting for data included.
+        eval_seconds: Wall time of the validation.
+        data_wait_seconds: Time of this rank's steps that was spent waiting for data.
+    """
+    model = counts["model"].to_dict() if counts else {}
+    raw = counts["raw"].to_dict() if "raw" in counts else model
+    return EpochRecord(
+        epoch=t.epoch,
+        steps=t.steps,
+        images=int(sums["images"]),
+        seconds=seconds,
+        eval_seconds=eval_seconds,
+        data_wait_seconds=data_wait_seconds,
+        images_per_second=sums["images"] / seconds,
+        lr=t.optimizer.param_groups[0]["lr"],
+        train_loss=sums["loss"] / sums["images"],
+        train_top1=sums["hits"] / sums["images"],
+        train_top1_mixed=t.augment.mixes(t.epoch),
+        val_loss=model.get("loss"),
+        top1=model.get("top1"),
+        raw_top1=raw.get("top1"),
+        top5=model.get("top5"),
+        macro=model.get("macro"),
+        per_class=model.get("per_class", []),
+        skipped_steps=int(sums["withheld"]),
+        peak_memory_bytes=torch.cuda.max_memory_allocated() if t.device.type == "cuda" else 0,
+        world_size=t.world.size,
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

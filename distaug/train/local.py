@@ -1,0 +1,70 @@
+"""The loop without Ray: in this process, or in all processes that torchrun started."""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from distaug.errors import DistaugError
+from distaug.spec.job import JobSpec
+from distaug.store.records import Result
+from distaug.store.rundir import RunLock
+from distaug.train.claim import claim
+from distaug.train.device import usable_gpus
+from distaug.train.loop import fit
+from distaug.train.reporter import LocalReporter
+from distaug.train.world import SoloWorld, TorchWorld, World, agree_on_errors
+
+__all__ = ["train"]
+
+
+def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
+    """Train a job in this process, or in all processes that torchrun started.
+
+    Args:
+        job: The job.
+        reporter: Whoever watches; setting its `stop` saves and leaves.
+
+    Returns:
+        The result, the same on every rank.
+
+    Raises:
+        DistaugError: See `distaug.train.loop.fit`.
+    """
+    reporter = reporter or LocalReporter()
+    world = _world(job)
+    try:
+        # Rank 0 alone touches the run folder before all ranks know what is in it.
+        found, error = None, None
+        if world.rank == 0:
+            try:
+                found = claim(job)
+            except DistaugError as refused:
+                error = refused
+        agree_on_errors(world, error)
+        run, claimed, result = world.broadcast(found)
+        if result is not None:
+            reporter.log(f"run {job.name!r} has finished before; start anew with --name")
+            return result
+        if world.rank != 0:
+            return fit(claimed, run, world, reporter)
+        with RunLock(run):
+            return fit(claimed, run, world, reporter)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _world(job: JobSpec) -> World:
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return SoloWorld()
+    wants_gpu = job.cluster.gpus_per_worker != 0 and usable_gpus() > 0
+    local_rank, timeout_s = int(os.environ.get("LOCAL_RANK", "0")), job.cluster.collective_timeout_s
+    # nccl refuses two ranks on one GPU; gloo lets them share it.
+    own_gpu = wants_gpu and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= usable_gpus()
+    backend = job.cluster.backend if job.cluster.backend != "auto" else "nccl" if own_gpu else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    return TorchWorld(local_rank, timeout_s)

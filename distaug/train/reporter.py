@@ -1,0 +1,74 @@
+"""Whoever watches the training, as the loop sees them."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distaug.store.records import EpochRecord
+
+__all__ = ["LocalReporter", "Progress", "Reporter"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a rank is; cheap to make at every step."""
+
+    epoch: int
+    """Epoch in progress, from 0."""
+    epochs: int
+    """Epochs planned."""
+    step: int
+    """Steps done in this epoch."""
+    steps: int
+    """Steps of an epoch."""
+    images: int
+    """Pictures trained on by all ranks since the run began."""
+    loss: float
+    """Mean training loss of the epoch so far; may lag some steps behind on a GPU."""
+    phase: str = "train"
+    """What is being done: `setup`, `train`, `evaluate`, `save` or `test`."""
+
+
+class Reporter(Protocol):
+    """Receives progress and records, and passes on the wish to stop."""
+
+    def progress(self, progress: Progress) -> bool:
+        """Take note of a step and say whether a stop was requested; called every step, never blocks."""
+
+    def report(self, record: EpochRecord) -> None:
+        """Take note of a finished epoch; called once an epoch by every rank."""
+
+    def log(self, message: str) -> None:
+        """Take note of a line for the user."""
+
+
+@dataclass
+class LocalReporter:
+    """A reporter in this process: keeps the records, calls back, and stops when told to.
+
+    Args:
+        on_progress: Called with every step's progress.
+        on_record: Called with every finished epoch.
+        on_log: Called with every line for the user.
+    """
+
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_record: Callable[[EpochRecord], None] = lambda record: None
+    on_log: Callable[[str], None] = lambda message: None
+    records: list[EpochRecord] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def progress(self, progress: Progress) -> bool:
+        """Call back and say whether `stop` is set."""
+        self.on_progress(progress)
+        return self.stop.is_set()
+
+    def report(self, record: EpochRecord) -> None:
+        """Keep the record and call back."""
+        self.records.append(record)
+        self.on_record(record)
+
+    def log(self, message: str) -> None:
+        """Call back."""
+        self.on_log(message)

@@ -1,0 +1,227 @@
+"""From a job to a training that is ready for its next step, new or resumed."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from distaug.augment import Augment
+from distaug.data.loader import Loader, choose_way
+from distaug.data.open import DataSet, open_data
+from distaug.data.shard import own_shards, steps_per_epoch
+from distaug.errors import ClusterError, DataError, DistaugError, JobError
+from distaug.model import registry
+from distaug.model.ema import Ema
+from distaug.spec.job import JobSpec, digest
+from distaug.store import checkpoint, records
+from distaug.store.rundir import RunDir
+from distaug.train import optim, precision
+from distaug.train.attempts import note_start
+from distaug.train.decide import Memory
+from distaug.train.device import pick_device, threads_per_worker
+from distaug.train.reporter import Reporter
+from distaug.train.state import Tally, Training
+from distaug.train.sums import Gradients, NormStatistics, Tree, distribute
+from distaug.train.world import World, agree_on_errors
+
+__all__ = ["setup", "unfreeze"]
+
+T = TypeVar("T")
+
+
+def _together(world: World, make: Callable[[], T]) -> T:
+    """Do something on every rank that may fail on some, and raise on all of them if it does."""
+    made, error = None, None
+    try:
+        made = make()
+    except DistaugError as found:
+        error = found
+    agree_on_errors(world, error)
+    assert made is not None
+    return made
+
+
+def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Training:
+    """Open the data, build the model, and restore the newest checkpoint of the run if there is one.
+
+    Args:
+        job: The job, as `claim` returned it.
+        run: Its run folder.
+        world: The ranks.
+        reporter: Whoever watches.
+
+    Returns:
+        The training, at the position where it goes on.
+
+    Raises:
+        DistaugError: Something asked for cannot be had; the same error on every rank.
+    """
+    device = _together(world, lambda: pick_device(job, world))
+    threads = threads_per_worker(job, world)
+    torch.set_num_threads(threads)
+    log = reporter.log if world.rank == 0 else (lambda message: None)
+    data = _together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
+    if len(set(world.gather(data.digest))) > 1:
+        raise DataError(f"the nodes do not have the same data: digests {world.gather(data.digest)}")
+    built = _together(
+        world,
+        lambda: registry.build(
+            job.model, num_classes=len(data.classes), image_size=data.image_size, seed=job.seed
+        ),
+    )
+    job = _together(world, lambda: _resolve(job, data, built, world, device, threads))
+    assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
+    if world.rank == 0 and not run.exists():
+        run.save_job(job)
+    shards, own = job.train.shards, own_shards(world.rank, world.size, job.train.shards)
+    arithmetic = precision.Precision(job.precision, device)
+    module = built.module.to(device, arithmetic.weights)
+    tree = Tree(world, shards) if job.train.exact else None
+    if job.train.exact and device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    if job.train.compile:
+        module.compile()
+    training = Training(
+        job=job,
+        run=run,
+        world=world,
+        reporter=reporter,
+        device=device,
+        data=data,
+        loader=Loader(
+            data,
+            device=device,
+            seed=job.seed,
+            global_batch=job.train.global_batch,
+            shards=shards,
+            own=own,
+            spec=job.data,
+            way=job.data.batches,
+            eval_batch=job.evaluate.batch,
+            rank=world.rank,
+            world=world.size,
+        ),
+        module=module,
+        head=built.head,
+        precision=arithmetic,
+        augment=Augment(
+            job.augment,
+            data.image_size,
+            len(data.classes),
+            mix=job.mix,
+            label_smoothing=job.train.label_smoothing,
+            mean=job.data.mean,
+            std=job.data.std,
+            seed=job.seed,
+            dtype=arithmetic.activations,
+            memory_format=torch.channels_last if job.model.channels_last else torch.contiguous_format,
+        ),
+        ema=Ema(module, job.train.ema.decay) if job.train.ema else None,
+        optimizer=optim.build(job, module, built.head),
+        tally=Tally(device, job.train.label_smoothing, len(data.classes)),
+        norms=NormStatistics(module, tree, world, shards),
+        steps=steps_per_epoch(len(data.train), job.train.global_batch),
+        job_digest=digest(job),
+    )
+    _together(world, lambda: _restore(training))
+    unfreeze(training)
+    return training
+
+
+def unfreeze(t: Training) -> None:
+    """Set what is trained in this epoch: the head alone in the frozen epochs, then everything.
+
+    DistributedDataParallel fixes its parameters when it is made, so it is made anew when they change.
+    """
+    frozen = t.epoch < t.job.model.freeze_epochs
+    for name, parameter in t.module.named_parameters():
+        parameter.requires_grad_(not frozen or name in t.head)
+    t.trained = [p for p in t.module.parameters() if p.requires_grad]
+    assert t.job.train.shards != "auto"
+    tree = Tree(t.world, t.job.train.shards) if t.job.train.exact else None
+    t.model = distribute(t.module, t.world, t.device)
+    t.gradients = Gradients(t.model, tree, t.world, t.job.train.shards)
+
+
+def _resolve(
+    job: JobSpec, data: DataSet, built: registry.Built, world: World, device: torch.device, threads: int
+) -> JobSpec:
+    """Replace every `auto` that changes the training by its value, the same on all ranks."""
+    train = job.train
+    workers = job.cluster.workers
+    asked = workers[1] if isinstance(workers, tuple) else workers
+    shards = train.shards if train.shards != "auto" else world.size if asked == "auto" else asked
+    if world.size > shards:
+        raise JobError(f"{world.size} workers have only {shards} shards to work on: raise `train.shards`")
+    if train.global_batch % shards:
+        raise JobError(f"train.global_batch: {train.global_batch} is not divisible by {shards} shards")
+    ways = world.gather((precision.resolve(job.precision, device), choose_way(data, job.data, device)))
+    # The weakest rank decides for all: the first of these names that any rank came to.
+    arithmetic = next(p for p in ("fp64", "fp32", "tf32", "fp16", "bf16") if p in [way[0] for way in ways])
+    batches = "stream" if "stream" in [way[1] for way in ways] else "device"
+    mean, std = job.data.mean, job.data.std
+    if mean == "auto":
+        mean, std = built.mean or data.mean, built.std or data.std
+    optimizer = train.optimizer
+    decay = optim.DEFAULT_WEIGHT_DECAY[optimizer.name]
+    start = train.epochs // 2 if job.stop.start_epoch == "auto" else job.stop.start_epoch
+    return job.model_copy(
+        update={
+            "precision": arithmetic,
+            "data": job.data.model_copy(
+                update={"image_size": data.image_size, "batches": batches, "mean": mean, "std": std}
+            ),
+            "train": train.model_copy(
+                update={
+                    "shards": shards,
+                    "exact": device.type == "cpu" if train.exact == "auto" else train.exact,
+                    "optimizer": optimizer.model_copy(
+                        update={
+                            "lr": optim.DEFAULT_LR[optimizer.name] if optimizer.lr == "auto" else optimizer.lr,
+                            "weight_decay": decay if optimizer.weight_decay == "auto" else optimizer.weight_decay,
+                        }
+                    ),
+                }
+            ),
+            "stop": job.stop.model_copy(update={"start_epoch": start}),
+            "cluster": job.cluster.model_copy(update={"cpus_per_worker": threads}),
+        }
+    )
+
+
+def _restore(t: Training) -> bool:
+    """Take up the newest checkpoint, if there is one, and note this start."""
+    log = t.reporter.log if t.world.rank == 0 else (lambda message: None)
+    found = checkpoint.newest(t.run.checkpoints, warn=log)
+    places = t.world.gather((found.epoch, found.step) if found else None)
+    if len(set(places)) > 1:
+        raise ClusterError(f"the ranks see different checkpoints {places}: is {t.run.root} shared by all nodes?")
+    if found:
+        _check_manifest(t, found)
+        t.module.load_state_dict(found.weights("model"))
+        if t.ema is not None:
+            t.ema.module.load_state_dict(found.weights("ema"))
+        state = found.state()
+        t.optimizer.load_state_dict(state["optimizer"])
+        t.precision.scaler.load_state_dict(state["scaler"])
+        t.epoch, t.step = found.epoch, found.step
+        position = state["position"]
+        t.memory = Memory(**position["memory"])
+        t.epoch_seconds, t.trained_seconds = position["epoch_seconds"], position["trained_seconds"]
+        t.reason, t.resumed_sums = position["reason"], state["sums"]
+        log(f"going on from epoch {t.epoch + 1}, step {t.step}")
+    if t.world.rank == 0:
+        records.truncate(t.run.history_file, t.epoch)
+        t.restarts = note_start(t.run, world_size=t.world.size, epoch=t.epoch, step=t.step)
+    return True
+
+
+def _check_manifest(t: Training, found: checkpoint.Checkpoint) -> None:
+    if found.manifest["job"] != t.job_digest:
+        raise JobError(f"{found.path} belongs to another job than {t.run.job_file}: the run folder was changed by hand")
+    if found.manifest["data"] != t.data.digest:
+        raise DataError(
+            f"the data is not what run {t.run.root.name!r} was trained on (digest {t.data.digest[:12]}, "
+            f"in the run {found.manifest['data'][:12]}): restore it, or start anew with --name"
+        )
+

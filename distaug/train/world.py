@@ -1,0 +1,135 @@
+"""The other ranks, as the loop sees them."""
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distaug.errors import DistaugError
+
+__all__ = ["SoloWorld", "TorchWorld", "World", "agree_on_errors"]
+
+
+class World(Protocol):
+    """Rank, size, and the few collectives that the loop needs; every rank calls each of them in the same order."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all ranks, on every rank; `tensor` may be overwritten."""
+
+    def max(self, values: list[float]) -> list[float]:
+        """Return the largest of each value over all ranks; never touches the device."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in the order of their ranks, on every rank."""
+
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's value on every rank."""
+
+    def exchange(self, parts: Tensor) -> Tensor:
+        """Send row r of (size, …) to rank r; return the (size, …) rows received, in the order of their senders."""
+
+    def collect(self, part: Tensor) -> Tensor:
+        """Return the (size, …) stack of everybody's part, on every rank."""
+
+
+class SoloWorld:
+    """One process alone."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the tensor itself."""
+        return tensor
+
+    def max(self, values: list[float]) -> list[float]:
+        """Return the values themselves."""
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value in a list."""
+        return [value]
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the value itself."""
+        return value
+
+    def exchange(self, parts: Tensor) -> Tensor:
+        """Return the parts themselves."""
+        return parts
+
+    def collect(self, part: Tensor) -> Tensor:
+        """Return the part as a stack of one."""
+        return part[None]
+
+
+class TorchWorld:
+    """The ranks of torch.distributed's default process group, which must be initialised.
+
+    Args:
+        local_rank: Number of this process on its node.
+        timeout_s: Longest wait for the other ranks.
+    """
+
+    def __init__(self, local_rank: int = 0, timeout_s: float = 300.0) -> None:
+        self.rank, self.size, self.local_rank = dist.get_rank(), dist.get_world_size(), local_rank
+        # Control messages never wait for the device: they have a gloo group of their own beside nccl.
+        host_only = dist.get_backend() == "gloo"
+        self._host = (
+            dist.group.WORLD
+            if host_only
+            else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all ranks, on every rank; `tensor` is overwritten."""
+        dist.all_reduce(tensor)
+        return tensor
+
+    def max(self, values: list[float]) -> list[float]:
+        """Return the largest of each value over all ranks."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._host)
+        return tensor.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in the order of their ranks."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._host)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's value on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._host)
+        return box[0]
+
+    def exchange(self, parts: Tensor) -> Tensor:
+        """Send row r to rank r; return the rows received, in the order of their senders."""
+        received = torch.empty_like(parts)
+        dist.all_to_all_single(received, parts)
+        return received
+
+    def collect(self, part: Tensor) -> Tensor:
+        """Return the stack of everybody's part."""
+        whole = part.new_empty(self.size * part.numel())
+        dist.all_gather_into_tensor(whole, part.reshape(-1))
+        return whole.view(self.size, *part.shape)
+
+
+def agree_on_errors(world: World, error: DistaugError | None) -> None:
+    """Raise on every rank when any rank has an error, so that no rank waits for one that left.
+
+    Raises:
+        DistaugError: That of the lowest rank that has one.
+    """
+    for found in world.gather(error):
+        if found is not None:
+            raise found

@@ -1,0 +1,81 @@
+"""The job as a value: what makes two jobs the same, and what the schema says of every field."""
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from distaug.spec.job import NOT_PART_OF_THE_TRAINING, JobSpec, differences, digest
+from distaug.spec.load import STAND_INS, parse_job, schema
+
+SMALLEST = "data: {source: digits}\nmodel: {name: resnet18}\n"
+
+
+def load(*sets):
+    return parse_job(SMALLEST, sets=sets)
+
+
+def sections():
+    shape = schema()
+    return {"a job": shape, **shape["$defs"]}
+
+
+def test_the_digest_is_of_the_training_alone():
+    plain = digest(load())
+    assert plain == digest(load("name=other", "runs_dir=x", "cluster.workers=2", "format=1"))
+    assert plain == digest(load("augment={}", "train.epochs=30"))
+    for change in (
+        "seed=1",
+        "train.epochs=31",
+        "data.val_fraction=0.2",
+        "augment.preset=none",
+        "model.name=a",
+    ):
+        assert digest(load(change)) != plain
+
+
+def test_differences_leave_out_what_changes_no_result_and_what_auto_stood_for():
+    stored = load("train.shards=2", "precision=bf16", "name=a", "cluster.workers=2")
+    assert differences(load("name=b"), stored) == []
+    assert differences(load("seed=3", "train.shards=4"), stored) == [("seed", 3, 0), ("train.shards", 4, 2)]
+
+
+def test_a_job_cannot_be_changed():
+    job = load()
+    with pytest.raises(ValidationError, match="frozen"):
+        job.train.epochs = 3
+
+
+def test_every_field_and_section_is_described():
+    for name, section in sections().items():
+        assert section.get("description"), name
+        for field, node in section["properties"].items():
+            assert node.get("description") or "$ref" in node, f"{name}.{field}"
+            assert section["additionalProperties"] is False, name
+
+
+def test_durations_and_sizes_have_their_unit_in_the_name():
+    names = {field for section in sections().values() for field in section["properties"]}
+    units = re.compile(r"_(epochs?|min|minutes|s|gib|pixels)$")
+    durations = {
+        n for n in names if re.search(r"timeout|budget|patience|warmup|milestone|freeze|limit|every", n)
+    }
+    assert durations and all(units.search(name) for name in durations)
+
+
+def test_every_required_value_has_a_stand_in():
+    shape = schema()
+    required = {(name,) for name in shape["required"]}
+    for (name,) in set(required):
+        section = shape["$defs"][shape["properties"][name]["$ref"].rsplit("/", 1)[1]]
+        required |= {(name, field) for field in section.get("required", ())}
+    assert set(STAND_INS) == required
+    for keys, value in STAND_INS.items():
+        JobSpec.model_validate(
+            {"data": STAND_INS["data",], "model": STAND_INS["model",]} | {keys[0]: STAND_INS[keys[:1]]}
+        )
+        assert len(keys) == 1 or STAND_INS[keys[:1]][keys[1]] == value
+
+
+def test_fields_that_change_no_result_exist():
+    assert set(NOT_PART_OF_THE_TRAINING) <= set(JobSpec.model_fields)

@@ -1,0 +1,55 @@
+"""The package's log: who writes where, and every line once."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distaug.errors import StorageError
+from distaug.telemetry import log
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    logger = logging.getLogger("distaug")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+
+
+def test_rank_0_writes_to_stderr_and_its_file_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        logger = log.get(0, tmp_path / "logs")
+    logger.warning("damaged picture")
+    logging.getLogger("distaug.data").info("from below")
+    logger.debug("too much")
+    error = capsys.readouterr().err
+    assert error.count("damaged picture") == 1 and "rank 0 WARNING damaged picture\n" in error
+    assert (tmp_path / "logs" / "rank-0.log").read_text() == error
+    assert len(error.splitlines()) == 2 and error.endswith("rank 0 INFO from below\n")
+
+
+def test_other_ranks_write_to_their_file_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.get(3, tmp_path).error("lost")
+    assert "rank 3 ERROR lost\n" in (tmp_path / "rank-3.log").read_text()
+    captured = capsys.readouterr()
+    assert captured.err == captured.out == ""
+
+
+def test_a_second_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
+    log.get(0, tmp_path).info("one")
+    log.get(0, None).info("elsewhere")
+    log.get(0, tmp_path).info("two")
+    lines = (tmp_path / "rank-0.log").read_text().splitlines()
+    assert [line.split()[-1] for line in lines] == ["one", "two"]
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    with pytest.raises(StorageError, match="cannot write in .*logs"):
+        log.get(0, tmp_path / "logs")
