@@ -126,7 +126,7 @@ def test_run_and_resume_hand_on_what_was_asked(job, capsys, monkeypatch):
     monkeypatch.setattr(fit, "run", run)
     monkeypatch.setattr(fit, "resume", resume)
     code, out, _ = call(capsys, "run", job, "--workers", "2", "--set", "train.epochs=3", "--name", "n")
-    assert code == 0 and "finished" in out and "test.top1" in out and "0.9876" in out
+    assert code == 0 and "finished" in out and "test.top1" in out and "0.9877" in out
     assert "per_class" not in out and "cores" not in out and "None" not in out
     for argv in (["run", job, "--json"], ["resume", "runs/n", "--workers", "1", "--json"]):
         code, out, err = call(capsys, *argv)

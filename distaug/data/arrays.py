@@ -131,9 +131,10 @@ class TorchvisionSource(Source):
     def _sets(self) -> tuple[Any, Any]:
         try:
             return self._reader(self._root, train=True), self._reader(self._root, train=False)
-        except (RuntimeError, OSError, ValueError) as error:
+        except Exception as error:  # its readers assert, unpickle and reshape what they find
             raise DataError(
-                f"{self.kind} in {self._root} is damaged: {error}; remove it and set data.download: true"
+                f"{self.kind} in {self._root} is damaged ({type(error).__name__}: {error}); "
+                "remove it and set data.download: true"
             ) from error
 
     @property

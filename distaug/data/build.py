@@ -56,6 +56,7 @@ RECORD = np.dtype(
 _CHUNK = 32
 _SUMMED_PIXELS = 1 << 18  # of a larger picture an even grid of about so many is enough
 _TELL_EVERY_S = 10.0
+_SMALL_PIXELS = 1 << 14  # below, more threads than one only wait for the interpreter's lock (measured)
 
 
 class SizesDiffer(Exception):
@@ -143,7 +144,8 @@ def _fill(source: Source, folder: Path, plan: Plan, log: Log) -> list[int] | Non
     with ExitStack() as stack:
         pixels = stack.enter_context(open(folder / PIXELS, "wb")) if plan.side else None
         encoded = stack.enter_context(open(folder / ENCODED, "wb")) if plan.encoded else None
-        pool = stack.enter_context(ThreadPoolExecutor(cores()))
+        small = plan.size is not None and plan.size[0] * plan.size[1] < _SMALL_PIXELS
+        pool = stack.enter_context(ThreadPoolExecutor(1 if small else cores()))
         for item, one in enumerate(stack.enter_context(closing(_prepared(pool, source, plan)))):
             if isinstance(one, str):
                 damaged.append((source.name(item), one))

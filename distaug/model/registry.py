@@ -13,8 +13,6 @@ from distaug.spec.model import ModelSpec
 
 __all__ = ["Built", "build"]
 
-Triple = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class Built:
@@ -24,9 +22,9 @@ class Built:
     """(B, 3, H, W) normalised pictures to (B, K) logits."""
     head: frozenset[str]
     """Names of the parameters of the classification head."""
-    mean: Triple | None
+    mean: tuple[float, float, float] | None
     """Of the pictures that the starting weights were trained on, for values in [0, 1]; None where unknown."""
-    std: Triple | None
+    std: tuple[float, float, float] | None
     """Likewise."""
 
 

@@ -128,8 +128,8 @@ def load_weights(module: nn.Module, weights: Weights, head: Collection[str], lab
         for name in (own.keys() & given.keys()) - replaced
         if given[name].shape != own[name].shape
     }
-    if isinstance(module, ResNet) and "conv1.weight" in shapes:
-        kernel = given["conv1.weight"].shape[-1]
+    kernel = given["conv1.weight"].shape[-1] if "conv1.weight" in shapes else 0
+    if isinstance(module, ResNet) and kernel in (3, 7) and kernel != module.conv1.kernel_size[-1]:
         stem = "small" if kernel == 3 else "standard"
         raise JobError(
             f"model.weights: {label} starts with a {kernel}×{kernel} convolution, but the network has the "

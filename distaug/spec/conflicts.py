@@ -1,5 +1,6 @@
 """The fields of a job that cannot work together, found before anything is started."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ UNUSED_BY_SCHEDULE = {
     "multi_step": ("final_lr_fraction", "pct_start"),
     "constant": ("final_lr_fraction", "pct_start", "milestones_epochs", "gamma"),
 }
-SECRETIVE = ("SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "_KEY")
+SECRETIVE = re.compile(r"SECRET|PASSW|CREDENTIAL|TOKENS?(_|$)|(^|_|API)KEYS?(_|$)", re.IGNORECASE)
 
 
 class Conflict(NamedTuple):
@@ -147,6 +148,6 @@ def _cluster_conflicts(cluster: ClusterSpec, train: TrainSpec) -> Iterator[Confl
         message = "nccl needs a GPU per worker, and `gpus_per_worker` is 0; use `gloo`"
         yield Conflict("cluster.backend", message, ("cluster.gpus_per_worker",))
     for key in cluster.env:
-        if any(word in key.upper() for word in SECRETIVE):
+        if SECRETIVE.search(key):
             message = "looks like a secret; set it in the environment of the nodes, not in a job file"
             yield Conflict(f"cluster.env.{key}", message)

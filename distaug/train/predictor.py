@@ -19,7 +19,7 @@ from distaug.data.loader import Loader, choose_way
 from distaug.data.open import DataSet, open_data
 from distaug.data.shard import eval_batches, own_shards
 from distaug.errors import DataError, StorageError
-from distaug.model import registry
+from distaug.model.sources import make
 from distaug.spec.job import JobSpec
 from distaug.spec.model import ModelSpec
 from distaug.store.model_files import read_model
@@ -54,20 +54,31 @@ def load(run: str | Path) -> "Classifier":
     folder = RunDir.find(run)
     job = folder.load_job()
     weights, card = read_model(folder.model)
-    # The starting weights are not needed any more, and the file they came from may be gone.
-    spec = ModelSpec.model_validate({**card["model"], "weights": None})
-    built = registry.build(spec, num_classes=len(card["classes"]), image_size=card["image_size"], seed=0)
+    module = _network(card)
     try:
-        built.module.load_state_dict(weights, strict=True)
+        module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise StorageError(
-            f"the weights in {folder.model} do not fit the model {spec.name!r} as it is built now ({error}); "
-            "use the code it was trained with"
+            f"the weights in {folder.model} do not fit the model {card['model']['name']!r} as it is now: "
+            f"{error}; use the code it was trained with"
         ) from error
     gpu = torch.cuda.is_available() and job.cluster.gpus_per_worker != 0
     precision = Precision(card["precision"], torch.device("cuda" if gpu else "cpu"))
-    module = built.module.to(precision.device, precision.weights).eval().requires_grad_(False)
+    module = module.to(precision.device, precision.weights).eval().requires_grad_(False)
     return Classifier(module, card, job, precision)
+
+
+def _network(card: dict[str, Any]) -> nn.Module:
+    """Make the network as it was trained, without the weights it started from: their file may be gone."""
+    section = dict(card["model"])
+    if section["name"].startswith("timm/"):
+        section["options"] = {k: v for k, v in section["options"].items() if k != "pretrained"}
+    spec = ModelSpec.model_validate(section)
+    with torch.random.fork_rng(devices=[]):  # for the weights it gets, which are replaced at once
+        module = make(spec, len(card["classes"]), card["image_size"])
+    if spec.channels_last:
+        module.to(memory_format=torch.channels_last)
+    return module
 
 
 @dataclass(frozen=True)

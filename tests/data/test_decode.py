@@ -64,6 +64,7 @@ def test_jpeg_orientation_is_applied() -> None:
     assert np.abs(decoded.astype(int) - upright).max() < 10
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_sound_pixels_with_damaged_exif_are_kept(noise: Noise) -> None:
     picture = noise(4, 4, 2)
     data = encoded(Image.fromarray(picture), "png", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
@@ -160,7 +161,9 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_too_many_pixels_are_refused_by_the_header() -> None:
-    with pytest.raises(DamagedPicture, match=r"2000x501 is 1002000 pixels, more than data.max_pixels = 1000000"):
+    with pytest.raises(
+        DamagedPicture, match=r"2000x501 is 1002000 pixels, more than data.max_pixels = 1000000"
+    ):
         decode(png_header(2000, 501), LIMIT)
     with pytest.raises(DamagedPicture):
         decode(png_header(60_000, 60_000), LIMIT)

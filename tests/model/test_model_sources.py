@@ -189,7 +189,7 @@ class TestTimm:
         assert rates == sorted(rates)
 
     def test_transformers_take_the_picture_size(self) -> None:
-        model = built("timm/test_vit", size=32)
+        model = built("timm/test_vit3", size=32)
         assert model.module(torch.rand(2, 3, 32, 32)).shape == (2, 6)
 
     @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ def test_named_network_returns_logits_and_knows_its_head(name: str, size: int, h
     assert (model.mean, model.std) == (None, None)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 32), ("inception_v3", 80)])
+def test_auxiliary_heads_are_off_and_nothing_warns(name: str, size: int) -> None:
+    assert isinstance(built(name, size).module(torch.rand(2, 3, size, size)), torch.Tensor)
+
+
 def test_every_head_of_torchvision_is_found() -> None:
     from distaug.model.registry import _head
 

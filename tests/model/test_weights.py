@@ -100,9 +100,9 @@ def test_what_does_not_fit_is_listed_and_bounded(tmp_path: Path) -> None:
 
 def test_head_of_another_width_does_not_fit(tmp_path: Path) -> None:
     saved = plain(small(seed=1).module)
-    saved["head.weight"] = torch.zeros(5, 99)
+    saved["head.weight"] = torch.zeros(9, 99)
     torch.save(saved, tmp_path / "w.pt")
-    with pytest.raises(JobError, match=r"head\.weight 5×99 for 5×16"):
+    with pytest.raises(JobError, match=r"head\.weight 9×99 for 5×16"):
         small(tmp_path / "w.pt")
 
 
@@ -160,6 +160,14 @@ def test_the_other_wrong_stem(tmp_path: Path) -> None:
     spec = ModelSpec(name="resnet18")
     torch.save(build(spec, num_classes=10, image_size=32, seed=0).module.state_dict(), tmp_path / "w.pt")
     with pytest.raises(JobError, match=r"3×3 convolution.*model\.stem: small"):
+        resnet(tmp_path / "w.pt", stem="standard")
+
+
+def test_a_stem_for_other_pictures_is_not_blamed_on_the_job(tmp_path: Path) -> None:
+    saved = models.resnet18().state_dict()
+    saved["conv1.weight"] = torch.zeros(64, 4, 7, 7)
+    torch.save(saved, tmp_path / "w.pt")
+    with pytest.raises(JobError, match=r"conv1\.weight 64×4×7×7 for 64×3×7×7"):
         resnet(tmp_path / "w.pt", stem="standard")
 
 

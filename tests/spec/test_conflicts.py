@@ -163,3 +163,24 @@ def test_a_job_made_in_python_is_checked_too():
         JobError, match="train.global_batch: 128 is not divisible among `cluster.workers` = 3"
     ):
         check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("HF_TOKEN", True),
+        ("aws_secret_access_key", True),
+        ("PGPASSWORD", True),
+        ("GOOGLE_APPLICATION_CREDENTIALS", True),
+        ("APIKEY", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("XKB_KEYBOARD", False),
+        ("NCCL_SOCKET_IFNAME", False),
+    ],
+)
+def test_what_looks_like_a_secret(name, secret):
+    if secret:
+        with pytest.raises(JobError, match="looks like a secret"):
+            load(f"cluster.env.{name}=x")
+    else:
+        assert load(f"cluster.env.{name}=x").cluster.env == {name: "x"}

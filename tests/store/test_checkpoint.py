@@ -262,6 +262,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated weights": (
         lambda p: truncate(p / "model.safetensors"),
@@ -273,7 +278,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing weights": (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
     "missing state": (lambda p: (p / "state.pt").unlink(), "state.pt is missing"),
     "a folder for a file": (
-        lambda p: ((p / "state.pt").unlink(), (p / "state.pt").mkdir()),
+        lambda p: become_folder(p / "state.pt"),
         "state.pt: Is a directory",
     ),
     "truncated manifest": (lambda p: truncate(p / "manifest.json"), "manifest.json is not JSON"),
@@ -288,7 +293,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "not as it was written",
     ),
     "unreadable manifest": (
-        lambda p: ((p / "manifest.json").unlink(), (p / "manifest.json").mkdir()),
+        lambda p: become_folder(p / "manifest.json"),
         "manifest.json: Is a directory",
     ),
 }
