@@ -54,7 +54,7 @@ def _rank_main(
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Callable[..., list[Any]]:
-    """Return `run(size, function, *args)`: real gloo processes each call function(world, *args); their results in order."""
+    """Return `run(size, function, *args)`: gloo processes each call function(world, *args); their results in order."""
     import torch
 
     context = multiprocessing.get_context("forkserver")

@@ -35,10 +35,10 @@ def test_golden_draws() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [dict(seed=1), dict(epoch=1), dict(operation="flip.1"), dict(draw=1), dict(ids=IDS + 1)]
+    "other", [{"seed": 1}, {"epoch": 1}, {"operation": "flip.1"}, {"draw": 1}, {"ids": IDS + 1}]
 )
 def test_every_coordinate_gives_an_independent_stream(other: dict[str, object]) -> None:
-    base = dict(seed=0, epoch=0, ids=IDS, operation="flip.0", draw=0)
+    base = {"seed": 0, "epoch": 0, "ids": IDS, "operation": "flip.0", "draw": 0}
     a, b = draws.uniform(**base), draws.uniform(**(base | other))  # type: ignore[arg-type]
     assert stats.kstest(b.numpy().astype("float64"), "uniform").pvalue > 1e-3
     assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 0.02

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distaug.cluster.private import connected, submitted
 from distaug.errors import ClusterError, DistaugError, InterruptedRunError
+from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 from distaug.store.records import Result
@@ -43,10 +44,11 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
         The result, as in the run's result.json.
 
     Raises:
-        DistaugError: The tree in `distaug.errors`; InterruptedRunError after SIGINT or SIGTERM, when the state is saved.
+        DistaugError: The tree in `distaug.errors`; InterruptedRunError after SIGINT or SIGTERM, with the state saved.
     """
     if workers is not None:
         job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": workers})})
+    check(job)
     run_dir, job, result = claim(job)
     screen = Screen(job.name, show=show_progress)
     if result is not None:
@@ -56,18 +58,18 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
         return _drive(job, run_dir, screen)
 
 
-def resume(run: str, *, workers: int | None = None, show_progress: bool = True) -> Result:
+def resume(name: str, *, workers: int | None = None, show_progress: bool = True) -> Result:
     """Go on with a run from its newest checkpoint; see `run`.
 
     Args:
-        run: Path of a run folder, or a name below ./runs.
+        name: Path of a run folder, or a name below ./runs.
         workers: Overrides `cluster.workers`.
         show_progress: Show a bar (on a terminal) or lines on standard error.
     """
-    found = RunDir.find(run)
+    found = RunDir.find(name)
     job = found.load_job()
     job = job.model_copy(update={"name": found.name, "runs_dir": str(found.runs_dir)})
-    return globals()["run"](job, workers=workers, show_progress=show_progress)
+    return run(job, workers=workers, show_progress=show_progress)
 
 
 def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, int]:
@@ -85,7 +87,7 @@ def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, in
     least, most = asked if isinstance(asked, tuple) else (1, max(1, gpus)) if asked == "auto" else (asked, asked)
     if gpus and most > gpus and not submitted():
         if isinstance(asked, tuple) and least > gpus:
-            raise ClusterError(f"cluster.workers: {list(asked)} asks for {least} GPUs at least, this machine has {gpus}")
+            raise ClusterError(f"cluster.workers: {list(asked)} asks for {least} GPUs or more, this machine has {gpus}")
         screen.line(f"{most} workers were asked for and there are {gpus} GPUs: {gpus} workers do the work of all")
         least, most = min(least, gpus), gpus
     elif asked == "auto":
@@ -103,7 +105,7 @@ def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
 
         from distaug.cluster.hub import Hub
 
-        hub = Hub.remote()
+        hub: Any = ray.remote(num_cpus=0, max_restarts=0)(Hub).remote()
         failures: list[BaseException] = []
         thread = threading.Thread(
             target=_fit, args=(job, hub, workers, cores, gpus, failures), name="fit", daemon=True
@@ -126,7 +128,8 @@ def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
                 hub.request_stop.remote()
             if asked_at is not None and (len(stops) > 1 or monotonic() - asked_at > _GRACE_S):
                 raise InterruptedRunError(
-                    f"left without waiting for the workers; `distaug resume {job.name}` goes on from the last checkpoint"
+                    "left without waiting for the workers; "
+                    f"`distaug resume {run_dir.root}` goes on from the last checkpoint"
                 )
             sleep(_LOOK_EVERY_S)
 
@@ -148,24 +151,26 @@ def _fit(
     backend = job.cluster.backend if job.cluster.backend != "auto" else "nccl" if gpus else "gloo"
     try:
         with tempfile.TemporaryDirectory(prefix="distaug-scratch-", ignore_cleanup_errors=True) as scratch:
+            scaling: dict[str, Any] = {
+                "num_workers": workers,
+                "use_gpu": gpus > 0,
+                "resources_per_worker": {"CPU": cores} | ({"GPU": gpus} if gpus else {}),
+                "accelerator_type": job.cluster.accelerator,
+                "label_selector": dict(job.cluster.node_labels) or None,
+            }
+            retries: dict[str, Any] = {
+                "max_failures": job.cluster.retries,
+                "max_preemption_failures": job.cluster.preemption_retries,
+            }
             TorchTrainer(
                 work,
                 train_loop_config={"job": dump_job(job), "hub": hub, "folder": os.getcwd()},
-                scaling_config=ScalingConfig(
-                    num_workers=workers,
-                    use_gpu=gpus > 0,
-                    resources_per_worker={"CPU": cores} | ({"GPU": gpus} if gpus else {}),
-                    accelerator_type=job.cluster.accelerator,
-                    label_selector=dict(job.cluster.node_labels) or None,
-                ),
+                scaling_config=ScalingConfig(**scaling),
                 run_config=RunConfig(
                     # Ray resumes a run of the same name; the checkpoints are ours, so each attempt gets a fresh one.
                     name=f"{job.name}-{uuid.uuid4().hex[:8]}",
                     storage_path=scratch,
-                    failure_config=FailureConfig(
-                        max_failures=job.cluster.retries,
-                        max_preemption_failures=job.cluster.preemption_retries,
-                    ),
+                    failure_config=FailureConfig(**retries),
                 ),
                 torch_config=TorchConfig(backend=backend, timeout_s=int(job.cluster.collective_timeout_s)),
             ).fit()

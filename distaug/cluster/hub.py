@@ -1,13 +1,10 @@
 """The actor between the ranks and whoever watches: progress and records up, the wish to stop down."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import ray
 
 from distaug.errors import DistaugError
 from distaug.store.records import EpochRecord, Result
-from distaug.train.reporter import Progress
+from distaug.telemetry.progress import Progress
 
 __all__ = ["Hub", "News"]
 
@@ -28,9 +25,8 @@ class News:
     """The result, once there is one."""
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class Hub:
-    """Gathers what the ranks push, without ever making them wait."""
+    """Gathers what the ranks push, without ever making them wait; run as a Ray actor."""
 
     def __init__(self) -> None:
         self._news = News()
@@ -67,7 +63,7 @@ class Hub:
         """Ask all ranks to save and leave."""
         self._stop = True
 
-    def look(self) -> Any:
+    def look(self) -> News:
         """Return the news since the last look."""
         news = self._news
         self._news = News(error=news.error, result=news.result)

@@ -1,5 +1,6 @@
 """A Ray of one's own: started for one run on this machine, gone with it."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -69,7 +70,7 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
             num_gpus=gpus,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE_BYTES,
             runtime_env=runtime_env,
             _temp_dir=folder,

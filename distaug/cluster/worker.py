@@ -14,8 +14,8 @@ from distaug.spec.load import parse_job
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
 from distaug.telemetry import log
+from distaug.telemetry.progress import Progress
 from distaug.train.loop import fit
-from distaug.train.reporter import Progress
 from distaug.train.world import SoloWorld, TorchWorld, World
 
 __all__ = ["HubReporter", "work"]

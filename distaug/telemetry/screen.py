@@ -3,38 +3,18 @@
 import sys
 from time import monotonic
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from distaug.store.records import EpochRecord
+from distaug.telemetry.progress import Progress
 
 __all__ = ["Screen"]
 
 _PLAIN_EVERY_S = 30.0
 _RATE_OVER_S = 5.0
-
-
-class _Place(Protocol):
-    """Where a training is; see `distaug.train.reporter.Progress`."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    images: int
-    loss: float
-    phase: str
-
-
-class _Record(Protocol):
-    """The numbers of an epoch; see `distaug.store.records.EpochRecord`."""
-
-    epoch: int
-    train_loss: float
-    top1: float | None
-    val_loss: float | None
-    images_per_second: float
-    seconds: float
 
 
 def _duration(seconds: float) -> str:
@@ -54,16 +34,16 @@ class Screen:
     def __init__(self, name: str, *, show: bool = True) -> None:
         self._console = Console(file=sys.stderr, quiet=not show, soft_wrap=True, highlight=False)
         self._live = show and self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[numbers]}"),
+            progress.TimeElapsedColumn(),
             console=self._console,
             disable=not self._live,
         )
-        self._task: TaskID | None = None
+        self._task: progress.TaskID | None = None
         self._name = name
         self._since: tuple[float, int] | None = None
         self._rate = 0.0
@@ -84,7 +64,7 @@ class Screen:
         """Print a line for the user, above the bar."""
         self._console.print(message, markup=False)
 
-    def update(self, place: _Place) -> None:
+    def update(self, place: Progress) -> None:
         """Show where the training is."""
         now = monotonic()
         if self._since is None or place.images < self._since[1]:
@@ -100,7 +80,7 @@ class Screen:
                 f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}{self._numbers(place)}"
             )
 
-    def record(self, record: _Record) -> None:
+    def record(self, record: EpochRecord) -> None:
         """Print the numbers of a finished epoch."""
         self._shown_at = monotonic()
         val = "" if record.top1 is None else f"  val loss {record.val_loss:.4f}  top1 {100 * record.top1:.2f} %"
@@ -109,7 +89,7 @@ class Screen:
             f"{record.images_per_second:,.0f} images/s  {record.seconds:.1f} s"
         )
 
-    def _draw(self, place: _Place) -> None:
+    def _draw(self, place: Progress) -> None:
         phase = "" if place.phase == "train" else f" {place.phase}"
         what = f"{self._name} epoch {place.epoch + 1}/{place.epochs}{phase}"
         if self._task is None:
@@ -122,7 +102,7 @@ class Screen:
             numbers=self._numbers(place).strip(),
         )
 
-    def _numbers(self, place: _Place) -> str:
+    def _numbers(self, place: Progress) -> str:
         if not self._rate:
             return f"  loss {place.loss:.4f}"
         per_step = place.images / max(1, place.epoch * place.steps + place.step)

@@ -72,4 +72,5 @@ def threads_per_worker(job: JobSpec, world: World) -> int:
         return asked
     hosts = world.gather((socket.gethostname(), available_cores()))
     names = [host for host, _ in hosts]
-    return min(max(1, cores // names.count(host)) for host, cores in hosts)
+    shares = [max(1, int(cores) // names.count(host)) for host, cores in hosts]
+    return min(shares)

@@ -27,22 +27,21 @@ def finish(t: Training) -> Result:
     Returns:
         The result, the same on every rank.
     """
-    if t.data.val is not None:
-        _restore_best(t)
+    chosen = _restore_best(t) if t.data.val is not None else t.epoch - 1
     test = judge(t, t.data.test, "test")
     result, error = None, None
     if t.world.rank == 0:
         try:
-            result = _write(t, test)
+            result = _write(t, test, chosen)
         except DistaugError as found:
             error = found
     agree_on_errors(t.world, error)
-    result = t.world.broadcast(result)
-    assert result is not None
-    return result
+    shared: Result = t.world.broadcast(result)
+    return shared
 
 
-def _restore_best(t: Training) -> None:
+def _restore_best(t: Training) -> int:
+    """Load the best checkpoint that is whole; return its epoch."""
     log = t.reporter.log if t.world.rank == 0 else (lambda message: None)
     best = checkpoint.best(t.run.checkpoints, warn=log)
     if best is None:
@@ -50,11 +49,12 @@ def _restore_best(t: Training) -> None:
     t.module.load_state_dict(best.weights("model"))
     if t.ema is not None:
         t.ema.module.load_state_dict(best.weights("ema"))
+    return best.epoch - 1  # A checkpoint's position is that of the next step.
 
 
-def _write(t: Training, test: dict[str, Counts]) -> Result:
+def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
     history = records.read(t.run.history_file)
-    chosen = history[-1] if t.data.val is None or t.memory.best_epoch is None else history[t.memory.best_epoch]
+    chosen = history[epoch]
     weights = (t.module if t.ema is None else t.ema.module).state_dict()
     job = t.job
     write_model(

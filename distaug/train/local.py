@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -9,7 +10,7 @@ import torch.distributed as dist
 from distaug.errors import DistaugError
 from distaug.spec.job import JobSpec
 from distaug.store.records import Result
-from distaug.store.rundir import RunLock
+from distaug.store.rundir import RunDir, RunLock
 from distaug.train.claim import claim
 from distaug.train.device import usable_gpus
 from distaug.train.loop import fit
@@ -43,7 +44,7 @@ def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
             except DistaugError as refused:
                 error = refused
         agree_on_errors(world, error)
-        run, claimed, result = world.broadcast(found)
+        run, claimed, result = cast(tuple[RunDir, JobSpec, Result | None], world.broadcast(found))
         if result is not None:
             reporter.log(f"run {job.name!r} has finished before; start anew with --name")
             return result

@@ -7,11 +7,12 @@ from distaug.spec.job import JobSpec
 from distaug.store import records
 from distaug.store.records import EpochRecord, Result
 from distaug.store.rundir import RunDir
+from distaug.telemetry.progress import Progress
 from distaug.train.decide import decide
 from distaug.train.finish import finish
 from distaug.train.judge import check_finite, judge, make_record
 from distaug.train.keep import save
-from distaug.train.reporter import Progress, Reporter
+from distaug.train.reporter import Reporter
 from distaug.train.setup import setup, unfreeze
 from distaug.train.state import Training
 from distaug.train.step import train_step

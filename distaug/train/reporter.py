@@ -6,28 +6,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from distaug.store.records import EpochRecord
+from distaug.telemetry.progress import Progress
 
-__all__ = ["LocalReporter", "Progress", "Reporter"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a rank is; cheap to make at every step."""
-
-    epoch: int
-    """Epoch in progress, from 0."""
-    epochs: int
-    """Epochs planned."""
-    step: int
-    """Steps done in this epoch."""
-    steps: int
-    """Steps of an epoch."""
-    images: int
-    """Pictures trained on by all ranks since the run began."""
-    loss: float
-    """Mean training loss of the epoch so far; may lag some steps behind on a GPU."""
-    phase: str = "train"
-    """What is being done: `setup`, `train`, `evaluate`, `save` or `test`."""
+__all__ = ["LocalReporter", "Reporter"]
 
 
 class Reporter(Protocol):

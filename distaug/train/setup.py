@@ -71,6 +71,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     )
     job = _together(world, lambda: _resolve(job, data, built, world, device, threads))
     assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
+    assert job.data.mean != "auto" and job.data.std != "auto"
     if world.rank == 0 and not run.exists():
         run.save_job(job)
     shards, own = job.train.shards, own_shards(world.rank, world.size, job.train.shards)

@@ -31,7 +31,7 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
             with t.precision.autocast():
                 logits = t.model(images)
             loss = torch.nn.functional.cross_entropy(logits.to(targets.dtype), targets)
-            t.precision.scaler.scale(loss * t.gradients.loss_scale).backward()
+            t.precision.scaler.scale(loss * t.gradients.loss_scale).backward()  # type: ignore[no-untyped-call]
         t.gradients.add(shard)
         t.tally.add(loss.detach(), logits.detach(), targets)
     _update(t, epoch, step)

@@ -1,7 +1,7 @@
 """Sums over shards: in one fixed order (exact), or as fast as the collectives go.
 
-The fixed order is a binary tree over the shards 0 … S − 1: the node (level j, index k) covers the shards from k·2^j up to
-(k + 1)·2^j, and is the sum of its two children, left plus right. A rank adds up the subtrees that lie within its own
+The fixed order is a binary tree over the shards 0 … S − 1: the node (level j, index k) covers the shards from k·2^j up
+to (k + 1)·2^j, and is the sum of its two children, left plus right. A rank adds up the subtrees that lie within its own
 shards; then each rank receives its slice of everybody's subtrees (all_to_all), adds them up in the order of the tree,
 and shares the result (all_gather): the traffic of an ordinary all-reduce. Every addition of the tree is made once, with
 the same operands, whichever rank makes it, so that the number of ranks changes no bit.
@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -145,7 +144,7 @@ class Gradients:
                 grad.copy_(root[self._places[id(parameter)]])
         self._stack = self._tree.start()
 
-    def _join_bucket(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    def _join_bucket(self, _: None, bucket: Any) -> torch.futures.Future[Tensor]:
         """DDP's communication hook: the last shard's gradient joins the earlier ones of this rank, then the others'."""
         assert self._tree is not None and self._stack is not None
         stack = self._tree.start()
@@ -199,7 +198,7 @@ class NormStatistics:
             else:
                 assert total is not None
                 total = self._world.sum(total)
-            mean = (total / self._shards).split([b.numel() for b in self._floats])
+            mean = torch.split(total / self._shards, [b.numel() for b in self._floats])
             torch._foreach_copy_(self._floats, [m.view_as(b) for m, b in zip(mean, self._floats, strict=True)])
         # One step, however many shards this rank had.
         torch._foreach_copy_(self._counts, torch._foreach_add(counts, 1))

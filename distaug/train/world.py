@@ -82,11 +82,9 @@ class TorchWorld:
         self.rank, self.size, self.local_rank = dist.get_rank(), dist.get_world_size(), local_rank
         # Control messages never wait for the device: they have a gloo group of their own beside nccl.
         host_only = dist.get_backend() == "gloo"
-        self._host = (
-            dist.group.WORLD
-            if host_only
-            else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
-        )
+        self._host: Any = None
+        if not host_only:
+            self._host = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, on every rank; `tensor` is overwritten."""

@@ -8,7 +8,7 @@ import torch
 from distaug.augment.mix import cutmix_weights, mix, mix_weights, soft_targets
 from distaug.spec.augment import MixSpec
 
-WHERE = dict(seed=1, epoch=2, step=3, shard=0)
+WHERE = {"seed": 1, "epoch": 2, "step": 3, "shard": 0}
 
 
 def test_smoothing_is_the_papers() -> None:

@@ -94,7 +94,8 @@ def reference(shards: int) -> dict[str, torch.Tensor]:
                 grads[name] += p.grad / shards
             for name, b in module.named_buffers():
                 after[name] += b.double() / shards
-        module.load_state_dict(module.state_dict() | {n: (a if start[n].is_floating_point() else a.round()).to(start[n].dtype) for n, a in after.items()})
+        rounded = {n: a if start[n].is_floating_point() else a.round() for n, a in after.items()}
+        module.load_state_dict(module.state_dict() | {n: a.to(start[n].dtype) for n, a in rounded.items()})
     return grads | dict(module.named_buffers())
 
 

@@ -1,0 +1,81 @@
+"""Small jobs for the tests of the loop, and functions that ranks run."""
+
+from pathlib import Path
+from typing import Any
+
+from distaug.errors import DistaugError
+from distaug.spec.job import JobSpec
+from distaug.store import records
+from distaug.telemetry.progress import Progress
+from distaug.train.claim import claim
+from distaug.train.loop import fit
+from distaug.train.reporter import LocalReporter
+from distaug.train.world import World
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the job with changes laid over it, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def small_job(runs: Path, name: str = "small", **changes: Any) -> dict[str, Any]:
+    """Two epochs of five steps on 200 real digits, with everything on that could depend on the ranks."""
+    base = {
+        "name": name,
+        "runs_dir": str(runs),
+        "data": {"source": "digits", "test_fraction": 0.2, "per_class": 20},
+        "augment": {"ops": [{"crop": {"padding": 2}}]},
+        "mix": {"mixup": {"alpha": 0.4}, "cutmix": {}},
+        "model": {"name": "smallnet", "options": {"widths": [8, 8, 16]}},
+        "train": {
+            "epochs": 2,
+            "global_batch": 40,
+            "shards": 4,
+            "optimizer": {"lr": 0.05, "lr_per_samples": None},
+            "ema": {"decay": 0.9},
+            "clip_norm": 1.0,
+        },
+        "precision": "fp32",
+        "evaluate": {"batch": 32},
+        "cluster": {"cpus_per_worker": 1, "gpus_per_worker": 0},
+    }
+    return merge(base, changes)
+
+
+class Watcher(LocalReporter):
+    """Counts progress and asks to stop after a number of steps."""
+
+    stop_after: int | None = None
+    steps: int = 0
+
+    def progress(self, progress: Progress) -> bool:
+        """Count a training step."""
+        self.steps += progress.phase == "train"
+        if self.stop_after is not None and self.steps >= self.stop_after:
+            self.stop.set()
+        return super().progress(progress)
+
+
+def run_job(world: World, job: dict[str, Any], stop_after: int | None = None) -> dict[str, Any]:
+    """Train on this rank; return the result or the error, and what was reported."""
+    watcher = Watcher()
+    # One rank alone is asked, the last: the others must hear of it.
+    watcher.stop_after = stop_after if world.rank == world.size - 1 else None
+    run, claimed, finished = claim(JobSpec.model_validate(job))
+    if finished is not None:
+        return {"result": finished, "finished": True}
+    try:
+        result, error = fit(claimed, run, world, watcher), None
+    except DistaugError as found:
+        result, error = None, found
+    return {
+        "result": result,
+        "error": error,
+        "reports": [record.epoch for record in watcher.records],
+        "steps": watcher.steps,
+        "history": records.read(run.history_file) if run.history_file.exists() else [],
+    }

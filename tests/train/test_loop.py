@@ -1,0 +1,173 @@
+"""The loop end to end: exact for any number of ranks and after any stop; every end is the right one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distaug.errors import DataError, DivergedError, InterruptedRunError, JobError
+from distaug.spec.job import JobSpec
+from distaug.store import checkpoint
+from distaug.train.claim import claim
+from distaug.train.world import SoloWorld
+from tests.train.jobs import run_job, small_job
+
+Run = Callable[..., list[Any]]
+
+
+def alone(job: dict[str, Any], stop_after: int | None = None) -> dict[str, Any]:
+    return run_job(SoloWorld(), job, stop_after)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keep the result of the small job in one process."""
+    return alone(small_job(tmp_path_factory.mktemp("undisturbed")))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_number_of_ranks_changes_no_bit(
+    ranks: Run, tmp_path: Path, undisturbed: dict[str, Any], size: int
+) -> None:
+    found = ranks(size, run_job, small_job(tmp_path))
+    for rank in found:
+        assert rank["result"].weights_digest == undisturbed["result"].weights_digest
+        assert rank["result"].test == undisturbed["result"].test
+        assert rank["result"].world_size == size
+    for ours, theirs in zip(found[0]["history"], undisturbed["history"], strict=True):
+        assert (ours.top1, ours.raw_top1, ours.val_loss) == (theirs.top1, theirs.raw_top1, theirs.val_loss)
+        assert ours.train_loss == pytest.approx(theirs.train_loss) and ours.images == theirs.images
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_stop_in_mid_epoch_and_a_resume_change_no_bit(
+    ranks: Run, tmp_path: Path, undisturbed: dict[str, Any], size: int
+) -> None:
+    job = small_job(tmp_path)
+    stopped = ranks(size, run_job, job, 7)
+    assert all(isinstance(rank["error"], InterruptedRunError) for rank in stopped)
+    assert len({rank["steps"] for rank in stopped}) == 1, "all ranks leave after the same step"
+    resumed = ranks(size, run_job, job)
+    assert stopped[0]["steps"] + resumed[0]["steps"] == 10, "no step is repeated or left out"
+    assert [record.epoch for record in resumed[0]["history"]] == [0, 1]
+    if size != 3:
+        assert resumed[0]["result"].weights_digest == undisturbed["result"].weights_digest
+    assert resumed[0]["result"].restarts == 1
+    whole = undisturbed["history"][1]
+    assert resumed[0]["history"][1].images == whole.images
+    assert resumed[0]["history"][1].train_loss == pytest.approx(whole.train_loss)
+
+
+def test_three_ranks_resume_exactly(ranks: Run, tmp_path: Path) -> None:
+    job = small_job(tmp_path / "a", train={"shards": 5})
+    whole = ranks(3, run_job, job)
+    job = small_job(tmp_path / "b", train={"shards": 5})
+    ranks(3, run_job, job, 3)
+    assert ranks(3, run_job, job)[0]["result"].weights_digest == whole[0]["result"].weights_digest
+
+
+def test_early_stopping_is_agreed_counted_once_and_survives_a_resume(ranks: Run, tmp_path: Path) -> None:
+    # Nothing counts as an improvement after the first epoch, so patience 3 from epoch 0 ends after four.
+    job = small_job(
+        tmp_path, train={"epochs": 9}, stop={"patience_epochs": 3, "min_delta": 1.0, "start_epoch": 0}
+    )
+    first = ranks(2, run_job, job, 12)
+    second = ranks(2, run_job, job)
+    for before, after in zip(first, second, strict=True):
+        assert before["reports"] + after["reports"] == [0, 1, 2, 3]
+        assert after["result"].state == "stopped"
+        assert after["result"].reason == "no better top1 for 3 epochs"
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_evaluation_counts_every_sample_once(ranks: Run, tmp_path: Path, size: int) -> None:
+    train = {"shards": 8, "epochs": 1}
+    one = alone(small_job(tmp_path / "one", train=train))["result"].test
+    many = ranks(size, run_job, small_job(tmp_path / "many", train=train))
+    assert one["samples"] == 359
+    assert all(rank["result"].test["samples"] == 359 for rank in many)
+    if size in (2,):
+        assert many[0]["result"].test == one
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    job = small_job(tmp_path, train={"epochs": 1})
+    first = alone(job)
+    assert alone(job) == {"result": first["result"], "finished": True}
+
+
+def test_another_job_of_the_same_name_is_refused_with_the_fields(tmp_path: Path) -> None:
+    alone(small_job(tmp_path, train={"epochs": 1}))
+    with pytest.raises(JobError, match=r"train\.label_smoothing: 0\.1 in the run, 0\.3 now"):
+        alone(small_job(tmp_path, train={"epochs": 1, "label_smoothing": 0.3}))
+    # What does not change the training may change.
+    alone(small_job(tmp_path, train={"epochs": 1}, cluster={"retries": 9}))
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    job = small_job(tmp_path, train={"epochs": 3})
+    alone(job, 7)
+    manifests = sorted((tmp_path / "small" / "checkpoints").glob("*/manifest.json"))
+    run, _, _ = claim(JobSpec.model_validate(job))
+    found = checkpoint.newest(run.checkpoints, warn=print)
+    assert found is not None and manifests
+    # The same place, saved as if from other data.
+    checkpoint.save(
+        run.checkpoints,
+        epoch=found.epoch,
+        step=found.step,
+        weights={"model": found.weights("model"), "ema": found.weights("ema")},
+        state=found.state(),
+        manifest={"job": found.manifest["job"], "data": "0" * 64, "score": None},
+        keep_best=1,
+    )
+    assert isinstance(alone(job)["error"], DataError)
+
+
+def test_divergence_ends_the_run_on_all_ranks_and_saves_nothing(ranks: Run, tmp_path: Path) -> None:
+    job = small_job(tmp_path, train={"clip_norm": None, "optimizer": {"lr": 1e30}})
+    for rank in ranks(2, run_job, job):
+        assert isinstance(rank["error"], DivergedError)
+        assert "was not finite" in str(rank["error"]) and "optimizer.lr" in str(rank["error"])
+    assert not list((tmp_path / "small" / "checkpoints").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp64"},
+        {"train": {"optimizer": {"name": "adamw", "lr": 1e-3}, "schedule": {"name": "one_cycle"}}},
+        {"train": {"exact": False}},
+        {"model": {"freeze_epochs": 1}},
+        {"checkpoint": {"every_minutes": 1e-6}},
+    ],
+    ids=lambda changes: json.dumps(changes)[:40],
+)
+def test_a_resume_is_exact_whatever_is_on(tmp_path: Path, changes: dict[str, Any]) -> None:
+    job = small_job(tmp_path / "a", **changes)
+    whole = alone(job)
+    job = small_job(tmp_path / "b", **changes)
+    alone(job, 3)
+    assert alone(job)["result"].weights_digest == whole["result"].weights_digest
+
+
+def test_frozen_epochs_move_the_head_alone(tmp_path: Path) -> None:
+    job = small_job(tmp_path, train={"epochs": 2, "ema": None}, model={"freeze_epochs": 1}, seed=5)
+    alone(job, 6)  # One step into the second epoch: the checkpoint at its start is kept.
+    run, _, _ = claim(JobSpec.model_validate(job))
+    saved = sorted(run.checkpoints.glob("epoch-0001-step-0000000"))
+    weights = checkpoint.decode_weights((saved[0] / "model.safetensors").read_bytes())
+    from distaug.model.registry import build
+
+    fresh = build(JobSpec.model_validate(job).model, num_classes=10, image_size=32, seed=5).module.state_dict()
+    moved = {name for name, value in weights.items() if not (value == fresh[name]).all()}
+    assert moved == {"head.weight"}
+
+
+def test_final_fit_trains_on_train_and_val_for_all_epochs(tmp_path: Path) -> None:
+    found = alone(small_job(tmp_path, data={"per_class": None}, train={"final_fit": True, "epochs": 1}))
+    assert found["result"].val is None and found["result"].best["epoch"] == 0
+    assert found["history"][0].top1 is None and found["history"][0].images == 1438 // 40 * 40
