@@ -29,9 +29,9 @@ def check_finite(t: Training) -> dict[str, float]:
     mended = t.job.precision == "fp16" and (sums["updates"] or withheld < _OVERFLOWS_BEFORE_GIVING_UP)
     if withheld and not mended:
         raise DivergedError(
-            f"epoch {t.epoch + 1}: the gradient was not finite in {withheld:.0f} of {t.step} steps; nothing was saved "
-            "since. Lower `train.optimizer.lr`, set `train.clip_norm`, or lengthen `train.schedule.warmup_epochs`; then "
-            "start anew under another name"
+            f"epoch {t.epoch + 1}: the gradient was not finite in {withheld:.0f} of {t.step} steps; nothing was "
+            "saved since. Lower `train.optimizer.lr`, set `train.clip_norm`, or lengthen the warm-up; "
+            "then start anew under another name"
         )
     return sums
 

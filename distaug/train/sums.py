@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -144,7 +145,12 @@ class Gradients:
                 grad.copy_(root[self._places[id(parameter)]])
         self._stack = self._tree.start()
 
-    def _join_bucket(self, _: None, bucket: Any) -> torch.futures.Future[Tensor]:
+    # DDP itself checks the annotations of a hook, of which the type checker knows one only at run time.
+    def _join_bucket(
+        self,
+        _: None,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]
+    ) -> torch.futures.Future[Tensor]:
         """DDP's communication hook: the last shard's gradient joins the earlier ones of this rank, then the others'."""
         assert self._tree is not None and self._stack is not None
         stack = self._tree.start()
@@ -169,6 +175,7 @@ class NormStatistics:
 
     def __init__(self, module: nn.Module, tree: Tree | None, world: World, shards: int) -> None:
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._norms = norms
         buffers = [b for m in norms for b in (m.running_mean, m.running_var)]
         self._floats: list[Tensor] = [b for b in buffers if b is not None]
         self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
@@ -177,7 +184,7 @@ class NormStatistics:
 
     def shards(self) -> Iterator[int]:
         """Yield the own shards; around each, the statistics are reset before and taken in after."""
-        if not self._floats:
+        if not self._floats or not self._norms[0].training:
             yield from self._own
             return
         start, counts = [b.clone() for b in self._floats], [c.clone() for c in self._counts]

@@ -7,6 +7,7 @@ from distaug.errors import DistaugError
 from distaug.spec.job import JobSpec
 from distaug.store import records
 from distaug.telemetry.progress import Progress
+from distaug.train import watch
 from distaug.train.claim import claim
 from distaug.train.loop import fit
 from distaug.train.reporter import LocalReporter
@@ -62,6 +63,7 @@ class Watcher(LocalReporter):
 
 def run_job(world: World, job: dict[str, Any], stop_after: int | None = None) -> dict[str, Any]:
     """Train on this rank; return the result or the error, and what was reported."""
+    watch._LOOK_EVERY_S = 0.0  # These steps are so short that half a second is a whole run.
     watcher = Watcher()
     # One rank alone is asked, the last: the others must hear of it.
     watcher.stop_after = stop_after if world.rank == world.size - 1 else None
