@@ -100,7 +100,9 @@ def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, in
 def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
     workers, cores, gpus = _scale(job, screen)
     most = workers[1] if isinstance(workers, tuple) else workers
-    with _signals() as stops, connected(job, cpus=most * cores, gpus=most * gpus):
+    stops: list[int] = []
+    # Twice, because Ray puts handlers of its own in place when it starts.
+    with _signals(stops), connected(job, cpus=most * cores, gpus=most * gpus), _signals(stops):
         import ray
 
         from distaug.cluster.hub import Hub
@@ -197,19 +199,18 @@ def _explain(failures: list[BaseException], run_dir: RunDir) -> DistaugError:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals(stops: list[int]) -> Iterator[None]:
     """Collect SIGINT and SIGTERM instead of dying of them, where this is the main thread."""
-    stops: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         stops.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield stops
+        yield
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stops
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
