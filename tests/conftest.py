@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -50,6 +51,13 @@ def _rank_main(
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Undo what a training in an earlier test set in this process: the number of threads changes sums."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture
