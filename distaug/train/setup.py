@@ -61,8 +61,9 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     torch.set_num_threads(threads)
     log = reporter.log if world.rank == 0 else (lambda message: None)
     data = _together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
-    if len(set(world.gather(data.digest))) > 1:
-        raise DataError(f"the nodes do not have the same data: digests {world.gather(data.digest)}")
+    digests = world.gather(data.digest)
+    if len(set(digests)) > 1:
+        raise DataError(f"the nodes do not have the same data: digests {digests}")
     built = _together(
         world,
         lambda: registry.build(
@@ -120,6 +121,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         ema=Ema(module, job.train.ema.decay) if job.train.ema else None,
         optimizer=optim.build(job, module, built.head),
         tally=Tally(device, job.train.label_smoothing, len(data.classes)),
+        tree=tree,
         norms=NormStatistics(module, tree, world, shards),
         steps=steps_per_epoch(len(data.train), job.train.global_batch),
         job_digest=digest(job),
@@ -139,9 +141,8 @@ def unfreeze(t: Training) -> None:
         parameter.requires_grad_(not frozen or name in t.head)
     t.trained = [p for p in t.module.parameters() if p.requires_grad]
     assert t.job.train.shards != "auto"
-    tree = Tree(t.world, t.job.train.shards) if t.job.train.exact else None
     t.model = distribute(t.module, t.world, t.device)
-    t.gradients = Gradients(t.model, tree, t.world, t.job.train.shards)
+    t.gradients = Gradients(t.model, t.tree, t.world, t.job.train.shards)
 
 
 def _resolve(

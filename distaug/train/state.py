@@ -17,7 +17,7 @@ from distaug.train.attempts import note_end
 from distaug.train.decide import Memory
 from distaug.train.precision import Precision
 from distaug.train.reporter import Reporter
-from distaug.train.sums import Gradients, NormStatistics
+from distaug.train.sums import Gradients, NormStatistics, Tree
 from distaug.train.world import World
 
 __all__ = ["Tally", "Training"]
@@ -94,6 +94,8 @@ class Training:
     ema: Ema | None
     optimizer: torch.optim.Optimizer
     tally: Tally
+    tree: Tree | None
+    """The fixed order of sums over shards; None where `exact` is off."""
     norms: NormStatistics
     steps: int
     """Steps of an epoch."""
