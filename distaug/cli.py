@@ -182,9 +182,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        _print_table(
-            ("", "check", "found", "what to do"), [(c.status, c.name, c.found, c.advice) for c in checks]
-        )
+        _print_table(("", "check", "found", "what to do"), [(c.status, c.name, c.found, c.advice) for c in checks])
     return ClusterError.exit_code if any(check.status == "fail" for check in checks) else 0
 
 

@@ -59,9 +59,7 @@ def _look(look: Callable[[], Check]) -> Check:
             return look()
     except Exception as error:
         name = look.__name__.strip("_").replace("_", " ")
-        return Check(
-            name, "fail", f"{type(error).__name__}: {error}", "run `distaug --debug doctor`, report it"
-        )
+        return Check(name, "fail", f"{type(error).__name__}: {error}", "run `distaug --debug doctor`, report it")
 
 
 def _requirements() -> dict[str, Any]:
@@ -118,9 +116,7 @@ def _ray() -> Check:
     )
     if child.returncode:
         why = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        advice = (
-            "install it again: `make setup`; without it `python -m distaug.train JOB` trains on one machine"
-        )
+        advice = "install it again: `make setup`; without it `python -m distaug.train JOB` trains on one machine"
         return Check("ray", "fail", f"cannot be imported: {why}", advice)
     version = child.stdout.split()[-1]
     required = _requirements()
@@ -158,9 +154,7 @@ def _cores() -> Check:
     from distaug.train.device import available_cores
 
     usable, there = available_cores(), os.cpu_count() or 1
-    found = f"{usable} usable" + (
-        f" of {there}, by affinity or the container's quota" if usable < there else ""
-    )
+    found = f"{usable} usable" + (f" of {there}, by affinity or the container's quota" if usable < there else "")
     return Check("cores", "ok", found)
 
 
@@ -226,9 +220,7 @@ def _group(backend: str, device: str) -> str:
 
 def _gloo() -> Check:
     if problem := _group("gloo", "cpu"):
-        advice = (
-            "name the network interface by GLOO_SOCKET_IFNAME (`ip link` lists them), e.g. in cluster.env"
-        )
+        advice = "name the network interface by GLOO_SOCKET_IFNAME (`ip link` lists them), e.g. in cluster.env"
         return Check("gloo", "fail", problem, advice)
     return Check("gloo", "ok", "a group of one process sums")
 
@@ -243,9 +235,7 @@ def _nccl() -> Check:
     if not usable_gpus():
         return Check("nccl", "ok", "there, not needed without a GPU" if there else "not needed without a GPU")
     if not there:
-        return Check(
-            "nccl", "warn", "this torch has none", "install a torch with NCCL, or set cluster.backend: gloo"
-        )
+        return Check("nccl", "warn", "this torch has none", "install a torch with NCCL, or set cluster.backend: gloo")
     version = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     if problem := _group("nccl", "cuda"):
         return Check("nccl", "fail", f"{version}: {problem}", "run again with NCCL_DEBUG=INFO, or use gloo")
@@ -259,9 +249,7 @@ def _shared_memory() -> Check:
     usage = shutil.disk_usage(place)
     found = f"/dev/shm: {usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f}"
     if usage.free < GIB:
-        return Check(
-            "shared memory", "warn", found, "give it more: `docker run --shm-size=8g`, or remove old files"
-        )
+        return Check("shared memory", "warn", found, "give it more: `docker run --shm-size=8g`, or remove old files")
     return Check("shared memory", "ok", found)
 
 

@@ -5,6 +5,7 @@ DistaugError                1  something inside distaug is wrong
 ├── DataError               3  the data set is missing, damaged or does not fit the job
 ├── DivergedError           4  the training produced a loss or gradient that is not finite
 ├── ClusterError            5  a worker, a device or the cluster was lost or never came
+│   └── RankError           5  one rank met it alone; the others only see that rank leave
 ├── ArtifactError           6  a compressed artifact was refused by its gate
 ├── StorageError            7  the run folder is full, unwritable or holds no valid checkpoint
 └── InterruptedRunError   130  a signal asked to stop; the state was saved before leaving
@@ -21,6 +22,7 @@ __all__ = [
     "DivergedError",
     "InterruptedRunError",
     "JobError",
+    "RankError",
     "StorageError",
 ]
 
@@ -53,6 +55,10 @@ class ClusterError(DistaugError):
     """A worker, a device or the whole cluster was lost, or was never there."""
 
     exit_code = 5
+
+
+class RankError(ClusterError):
+    """What one rank met alone, like a full memory; every other error is the same on all ranks."""
 
 
 class ArtifactError(DistaugError):

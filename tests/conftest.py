@@ -27,9 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("DISTAUG_CACHE", str(base))
 
 
-def _rank_main(
-    function: Callable[..., Any], rank: int, size: int, folder: str, args: tuple[Any, ...]
-) -> None:
+def _rank_main(function: Callable[..., Any], rank: int, size: int, folder: str, args: tuple[Any, ...]) -> None:
     import torch
     import torch.distributed as dist
 
@@ -73,8 +71,7 @@ def ranks(tmp_path: Path) -> Callable[..., list[Any]]:
         folder = tmp_path / f"ranks-{next(calls)}"
         folder.mkdir()
         processes = [
-            context.Process(target=_rank_main, args=(function, rank, size, str(folder), args))
-            for rank in range(size)
+            context.Process(target=_rank_main, args=(function, rank, size, str(folder), args)) for rank in range(size)
         ]
         for process in processes:
             process.start()

@@ -85,9 +85,7 @@ def test_validate(job, capsys):
     assert call(capsys, "validate", job, "--name", "b", "--set", "seed=1") == (0, f"{job}: ok (run b)\n", "")
     code, out, err = call(capsys, "validate", job, "--set", "sed=1", "--set", "train.epochs=0")
     assert code == 2 and not out
-    assert err.startswith(
-        f"distaug: 2 errors in {job}\n  --set sed=1: sed: unknown key; did you mean `seed`?"
-    )
+    assert err.startswith(f"distaug: 2 errors in {job}\n  --set sed=1: sed: unknown key; did you mean `seed`?")
 
 
 def test_schema_is_the_schema_of_the_job(capsys):
@@ -159,9 +157,7 @@ def test_evaluate_and_predict(capsys, monkeypatch):
     assert loaded == ["a"] * 4
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"), [("ok", 0), ("warn", 0), ("fail", errors.ClusterError.exit_code)]
-)
+@pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", errors.ClusterError.exit_code)])
 def test_doctor_fails_when_a_check_does(status, expected, capsys, monkeypatch):
     checks = [Check("gloo", "ok", "fine"), Check("nccl", status, "found [this]", "do that")]
     monkeypatch.setattr(doctor, "check", lambda: checks)
@@ -209,10 +205,7 @@ def python(*argv, **more):
 
 
 def test_validate_loads_nothing_heavy(job):
-    script = (
-        "import sys; from distaug.cli import main; "
-        "code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
-    )
+    script = "import sys; from distaug.cli import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
     for argv, expected in ((["validate", job], 0), (["run", job, "--set", "train.epochs=0"], 2)):
         done = python("-c", script, *argv)
         assert done.returncode == expected, done.stderr
@@ -239,16 +232,12 @@ def test_the_installed_command_and_the_module_are_the_same():
     by_module = python("-m", "distaug", "--version")
     assert by_module.stdout == f"distaug {__version__}\n"
     if command.exists():
-        assert (
-            subprocess.run([command, "--version"], capture_output=True, text=True).stdout == by_module.stdout
-        )
+        assert subprocess.run([command, "--version"], capture_output=True, text=True).stdout == by_module.stdout
 
 
 def test_a_reader_that_leaves_early_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "distaug", "schema"], stdout=writer, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "distaug", "schema"], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.returncode == 1 and done.stderr == ""

@@ -56,9 +56,7 @@ def test_no_gpu_is_well(monkeypatch):
 def test_a_version_outside_its_range_is_named(monkeypatch):
     from packaging.specifiers import SpecifierSet
 
-    monkeypatch.setattr(
-        doctor, "_requirements", lambda: {"pyyaml": SpecifierSet("<5"), "nosuch": SpecifierSet(">=1")}
-    )
+    monkeypatch.setattr(doctor, "_requirements", lambda: {"pyyaml": SpecifierSet("<5"), "nosuch": SpecifierSet(">=1")})
     check = doctor._versions()
     assert check.status == "fail" and "make setup" in check.advice
     assert "pyyaml 6" in check.found and "needs <5" in check.found
@@ -89,9 +87,7 @@ def test_ray(monkeypatch):
 
 @pytest.mark.parametrize(("free", "status"), [(100 * 2**20, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")])
 def test_disk(free, status, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        doctor.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free, total=2**40)
-    )
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free, total=2**40))
     check = doctor._disk("disk", tmp_path / "not" / "yet")
     assert check.status == status and f"{free / 2**30:.1f} GiB free" in check.found
 

@@ -34,9 +34,7 @@ def test_golden_draws() -> None:
     assert draws.torch_seed(1, 2, 3, 4) == GOLDEN_SEED
 
 
-@pytest.mark.parametrize(
-    "other", [{"seed": 1}, {"epoch": 1}, {"operation": "flip.1"}, {"draw": 1}, {"ids": IDS + 1}]
-)
+@pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}, {"operation": "flip.1"}, {"draw": 1}, {"ids": IDS + 1}])
 def test_every_coordinate_gives_an_independent_stream(other: dict[str, object]) -> None:
     base = {"seed": 0, "epoch": 0, "ids": IDS, "operation": "flip.0", "draw": 0}
     a, b = draws.uniform(**base), draws.uniform(**(base | other))  # type: ignore[arg-type]
@@ -66,4 +64,3 @@ def test_permutation_holds_everything_once_and_changes_with_the_epoch() -> None:
 def test_torch_seeds_differ() -> None:
     seeds = {draws.torch_seed(0, e, s, k) for e in range(5) for s in range(50) for k in range(8)}
     assert len(seeds) == 5 * 50 * 8 and all(0 <= seed < 2**63 for seed in seeds)
-

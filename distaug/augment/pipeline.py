@@ -135,9 +135,7 @@ class Augment:
         floats = normalise(
             images, self.mean, self.std, torch.promote_types(self.dtype, torch.float32), self.memory_format
         )
-        weights = mix_weights(
-            self.mix, sample_ids, size, size, seed=self.seed, epoch=epoch, step=step, shard=shard
-        )
+        weights = mix_weights(self.mix, sample_ids, size, size, seed=self.seed, epoch=epoch, step=step, shard=shard)
         floats, targets = mix(floats, targets, weights)
         return floats.to(self.dtype), targets
 
@@ -145,6 +143,4 @@ class Augment:
         (name,) = operation.model_fields_set
         # The place in the list is part of the key, so that an operation given twice draws twice.
         key = f"{name}.{place}"
-        return _OPERATIONS[name](
-            getattr(operation, name), images, lambda k: uniform(self.seed, epoch, ids, key, k)
-        )
+        return _OPERATIONS[name](getattr(operation, name), images, lambda k: uniform(self.seed, epoch, ids, key, k))

@@ -109,9 +109,7 @@ def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
 
         hub: Any = ray.remote(num_cpus=0, max_restarts=0)(Hub).remote()
         failures: list[BaseException] = []
-        thread = threading.Thread(
-            target=_fit, args=(job, hub, workers, cores, gpus, failures), name="fit", daemon=True
-        )
+        thread = threading.Thread(target=_fit, args=(job, hub, workers, cores, gpus, failures), name="fit", daemon=True)
         thread.start()
         asked_at: float | None = None
         while True:

@@ -81,7 +81,7 @@ def work(config: dict[str, Any]) -> None:
     try:
         result = fit(job, run, world, HubReporter(hub, rank))
     except DistaugError as error:
-        # All ranks have the same error. They return rather than raise: a restart would only meet it again.
+        # A restart would only meet it again, so this rank returns rather than raises, and the driver ends the others.
         logger.error(str(error))
         ray.get(hub.fail.remote(error))
     except Exception:

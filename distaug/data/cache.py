@@ -136,9 +136,7 @@ def _open(source: Source, folder: Path, side: int) -> Cache | None:
     try:
         meta = json.loads((folder / build.META).read_text(encoding="utf-8"))
         if meta["format"] > build.FORMAT:
-            raise DataError(
-                f"{folder} has format {meta['format']}, this version reads up to {build.FORMAT}; remove it"
-            )
+            raise DataError(f"{folder} has format {meta['format']}, this version reads up to {build.FORMAT}; remove it")
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
         # An array of no records cannot be mapped.

@@ -141,9 +141,7 @@ def _grey_of_many_bits(image: Image.Image) -> Pixels:
     """Scale 0..65535 to 0..255, rounded; Pillow's own conversion would cut everything above 255 off."""
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
-        raise DamagedPicture(
-            f"mode {image.mode} has no fixed range of brightness; convert it to 8 or 16 bits"
-        )
+        raise DamagedPicture(f"mode {image.mode} has no fixed range of brightness; convert it to 8 or 16 bits")
     grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 

@@ -15,9 +15,7 @@ from distaug.errors import DataError
 
 __all__ = ["FolderSource"]
 
-_PICTURES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
+_PICTURES = frozenset(".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 _LISTED = 5
 
 
@@ -140,14 +138,10 @@ def _sets(root: Path, log: Log) -> dict[int, Path]:
     sets: dict[int, Path] = {}
     for name, part in named.items():
         if part in sets:
-            raise DataError(
-                f"{root} holds two folders for {PARTS[part]}: {sets[part].name} and {name}; keep one"
-            )
+            raise DataError(f"{root} holds two folders for {PARTS[part]}: {sets[part].name} and {name}; keep one")
         sets[part] = inside[name]
     if TRAIN not in sets:
-        raise DataError(
-            f"{root} holds {', '.join(named)}, but no folder `train`; the training pictures go there"
-        )
+        raise DataError(f"{root} holds {', '.join(named)}, but no folder `train`; the training pictures go there")
     if others := sorted(inside.keys() - named.keys()):
         shown = ", ".join(map(printable, others[:_LISTED]))
         log(f"{root}: left out, for it is neither train, val nor test: {shown}")
@@ -157,18 +151,12 @@ def _sets(root: Path, log: Log) -> dict[int, Path]:
 def _same_classes(root: Path, sets: dict[int, Path], found: dict[int, dict[str, Path]]) -> tuple[str, ...]:
     classes = tuple(sorted(found[TRAIN]))
     if len(classes) < 2:
-        raise DataError(
-            f"{printable(root)} holds one class only ({printable(classes[0])}); two are the least"
-        )
+        raise DataError(f"{printable(root)} holds one class only ({printable(classes[0])}); two are the least")
     for part, folders in found.items():
         missing, extra = sorted(set(classes) - folders.keys()), sorted(folders.keys() - set(classes))
         if missing or extra:
-            wrong = [f"only in {sets[TRAIN].name}: {', '.join(map(printable, missing[:_LISTED]))}"] * bool(
-                missing
-            )
-            wrong += [f"only in {sets[part].name}: {', '.join(map(printable, extra[:_LISTED]))}"] * bool(
-                extra
-            )
+            wrong = [f"only in {sets[TRAIN].name}: {', '.join(map(printable, missing[:_LISTED]))}"] * bool(missing)
+            wrong += [f"only in {sets[part].name}: {', '.join(map(printable, extra[:_LISTED]))}"] * bool(extra)
             raise DataError(
                 f"the class folders of {sets[TRAIN].name} ({len(classes)}) and {sets[part].name} "
                 f"({len(folders)}) differ ({'; '.join(wrong)}); every set needs the same class folders"

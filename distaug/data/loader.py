@@ -266,9 +266,7 @@ class Loader:
         for ids in torch.split(read.ids, _REQUEST):
             crops = None
             if read.epoch is not None:
-                drawn = [
-                    draws.uniform(self._seed, read.epoch, ids, "resized_crop", k) for k in range(CROP_DRAWS)
-                ]
+                drawn = [draws.uniform(self._seed, read.epoch, ids, "resized_crop", k) for k in range(CROP_DRAWS)]
                 crops = torch.stack(drawn, 1).tolist()
             pictures = ids.tolist()
             yield Request(

@@ -196,9 +196,7 @@ def _warn_of_absent_classes(
 ) -> None:
     for part in sorted(sets.keys() - {TRAIN}):
         if absent := _absent(sets[part], labels, classes):
-            log(
-                f"{len(absent)} of {len(classes)} classes have no pictures in {PARTS[part]}: {_shown(absent)}"
-            )
+            log(f"{len(absent)} of {len(classes)} classes have no pictures in {PARTS[part]}: {_shown(absent)}")
 
 
 def _tell_duplicates(duplicates: Duplicates, drop: bool, log: Log) -> None:
@@ -228,9 +226,7 @@ def _normalisation(
     return (red, green, blue), (deviations[0], deviations[1], deviations[2])
 
 
-def _digest(
-    cache: Cache, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64], sets: dict[int, Rows]
-) -> str:
+def _digest(cache: Cache, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64], sets: dict[int, Rows]) -> str:
     head = {"classes": cache.classes, "image_size": cache.image_size, "cached": cache.pixels is not None}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for part, rows in sorted(sets.items()):

@@ -86,8 +86,7 @@ class ParquetSource(Source):
         for file, own in names.items():
             if own != names[first]:
                 raise DataError(
-                    f"the class names of {first.name} and {file.name} differ: {_shown(names[first])} "
-                    f"and {_shown(own)}"
+                    f"the class names of {first.name} and {file.name} differ: {_shown(names[first])} and {_shown(own)}"
                 )
         self._names = names[first]
 
@@ -153,9 +152,7 @@ def _files(root: Path) -> list[tuple[int, Path]]:
             f"({', '.join(unnamed[:5])}); put train, val or test into the name of each file or its folder"
         )
     if TRAIN not in roles:
-        raise DataError(
-            f"{root} holds no training file among {', '.join(printable(f.name) for f in found[:5])}"
-        )
+        raise DataError(f"{root} holds no training file among {', '.join(printable(f.name) for f in found[:5])}")
     return sorted((role, file) for file, role in zip(found, roles, strict=True) if role is not None)
 
 
@@ -202,8 +199,7 @@ def _labels(file: Path, known: int | None) -> npt.NDArray[np.int64]:
         row = int(wrong.argmax())
         allowed = "0 and up" if known is None else f"0 to {known - 1} (the class names in the file)"
         raise DataError(
-            f"{file}: the label of row {row} is {labels[row]}, allowed are {allowed}; "
-            f"{int(wrong.sum())} rows are wrong"
+            f"{file}: the label of row {row} is {labels[row]}, allowed are {allowed}; {int(wrong.sum())} rows are wrong"
         )
     return labels
 

@@ -93,9 +93,7 @@ def role_of(name: str) -> int | None:
     roles = {ROLES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in ROLES}
     if len(roles) > 1:
         named = " and ".join(PARTS[role] for role in sorted(roles))
-        raise DataError(
-            f"the name {printable(name)} speaks of {named}; rename it so that it says one of them"
-        )
+        raise DataError(f"the name {printable(name)} speaks of {named}; rename it so that it says one of them")
     return roles.pop() if roles else None
 
 

@@ -66,14 +66,10 @@ def subsample(train: Rows, labels: npt.NDArray[np.int64], num_classes: int, spec
         most = (counts / shares).min()
         # Rounding errors must not cost a picture: 500 / 0.01 * 0.01 is to be 500 again.
         counts = np.minimum(counts, np.maximum(1, np.floor(most * shares + 1e-6))).astype(np.int64)
-    return _first_of_each_class(
-        train, labels, spec.split_seed, "subsample", lambda label, _: int(counts[label])
-    )
+    return _first_of_each_class(train, labels, spec.split_seed, "subsample", lambda label, _: int(counts[label]))
 
 
-def _held_out(
-    rows: Rows, labels: npt.NDArray[np.int64], share: float, least: int, seed: int, operation: str
-) -> Rows:
+def _held_out(rows: Rows, labels: npt.NDArray[np.int64], share: float, least: int, seed: int, operation: str) -> Rows:
     def wanted(label: int, count: int) -> int:
         return min(max(1, int(count * share + 0.5)), count - 1) if count >= least else 0
 

@@ -22,6 +22,8 @@ class Built:
     """(B, 3, H, W) normalised pictures to (B, K) logits."""
     head: frozenset[str]
     """Names of the parameters of the classification head."""
+    trainable: frozenset[str]
+    """Names of the parameters that the network leaves open to training; a network may hold fixed ones."""
     mean: tuple[float, float, float] | None
     """Of the pictures that the starting weights were trained on, for values in [0, 1]; None where unknown."""
     std: tuple[float, float, float] | None
@@ -59,7 +61,8 @@ def build(spec: ModelSpec, *, num_classes: int, image_size: int, seed: int) -> B
         weights = _starting_weights(module, spec, head)
     if spec.channels_last:
         module.to(memory_format=torch.channels_last)
-    return Built(module, head, weights.mean, weights.std)
+    trainable = frozenset(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+    return Built(module, head, trainable, weights.mean, weights.std)
 
 
 def _try_out(module: nn.Module, name: str, num_classes: int, image_size: int) -> None:

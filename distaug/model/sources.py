@@ -103,9 +103,7 @@ def _smallnet(spec: ModelSpec, num_classes: int) -> nn.Module:
     options = _options(spec, {})
     _check_options(spec, ["widths"])
     widths = options.get("widths", DEFAULT_WIDTHS)
-    if not (
-        isinstance(widths, Sequence) and widths and all(type(width) is int and width > 0 for width in widths)
-    ):
+    if not (isinstance(widths, Sequence) and widths and all(type(width) is int and width > 0 for width in widths)):
         raise JobError(f"model.options.widths: {widths!r} is not a list of channels such as [64, 128, 256]")
     module = SmallNet(num_classes, widths)
     set_depth(module, spec.stochastic_depth, spec.name)

@@ -115,9 +115,7 @@ for _name, _pattern, _first in _SCALARS:
 
 def dump(values: Any) -> str:
     """Return plain values as YAML text that `Document` reads back to the same values."""
-    return yaml.dump(
-        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
-    )
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
 class Document:
@@ -238,9 +236,7 @@ class Document:
         for key_node, value_node in node.value:
             line, key = key_node.start_mark.line + 1, key_node.value
             if not isinstance(key, str):
-                self.problems.append(
-                    Problem(place(line), keys, "a key must be a word, found a list or mapping")
-                )
+                self.problems.append(Problem(place(line), keys, "a key must be a word, found a list or mapping"))
                 continue
             inner = (*keys, key)
             if key in lines:

@@ -40,9 +40,7 @@ def load_job(path: str | Path, sets: Sequence[str] = (), *, name: str | None = N
     return parse_job(_read(Path(path)), filename=str(path), sets=sets, name=name)
 
 
-def parse_job(
-    text: str, *, filename: str = "<job>", sets: Sequence[str] = (), name: str | None = None
-) -> JobSpec:
+def parse_job(text: str, *, filename: str = "<job>", sets: Sequence[str] = (), name: str | None = None) -> JobSpec:
     """Read a job from YAML text; `filename` stands in its error messages. Otherwise as `load_job`."""
     document = Document(text, filename)
     if not isinstance(document.values, dict):

@@ -205,8 +205,7 @@ def encode_weights(weights: Weights) -> bytes:
     Safetensors takes neither shared storage nor other strides than the plain ones, so each tensor is copied.
     """
     plain = {
-        name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-        for name, tensor in weights.items()
+        name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()
     }
     return safetensors.torch.save(plain)
 
@@ -266,6 +265,4 @@ def _loadable(value: Any, place: str) -> Any:
     for kind in (bool, int, float, str):  # of a subclass (numpy's float64) the plain value
         if isinstance(value, kind):
             return kind(value)
-    raise TypeError(
-        f"{place} is a {type(value).__name__}; a checkpoint holds tensors, numbers, text and None"
-    )
+    raise TypeError(f"{place} is a {type(value).__name__}; a checkpoint holds tensors, numbers, text and None")

@@ -61,9 +61,7 @@ def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Manifest:
     if value is not None and not abs(value) < float("inf"):
         manifest = {**manifest, "score": None}
     # Through JSON and back, so that the digest is that of what will be read: keys are text there.
-    sealed: Manifest = json.loads(
-        json.dumps({"format": FORMAT, **manifest, "files": listed}, allow_nan=False)
-    )
+    sealed: Manifest = json.loads(json.dumps({"format": FORMAT, **manifest, "files": listed}, allow_nan=False))
     return sealed | {"sha256": _own_digest(sealed)}
 
 

@@ -162,9 +162,7 @@ class Result:
         try:
             values = json.loads(path.read_bytes())
         except OSError as error:
-            raise StorageError(
-                f"cannot read {path}: {error.strerror}; a run has this file once it ended"
-            ) from error
+            raise StorageError(f"cannot read {path}: {error.strerror}; a run has this file once it ended") from error
         except ValueError as error:
             raise StorageError(f"{path} is not JSON ({error}); resume the run to write it again") from error
         return cls.from_dict(values, str(path))

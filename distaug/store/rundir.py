@@ -85,9 +85,7 @@ class RunDir:
             known = f"{folder}/ holds no run yet; start one with `distaug run JOB`"
         else:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            known = (
-                f"{folder}/ holds {', '.join(names[:_SHOWN])}{more}; give one of them or a run folder's path"
-            )
+            known = f"{folder}/ holds {', '.join(names[:_SHOWN])}{more}; give one of them or a run folder's path"
         raise JobError(f"there is no run {name!r} (a run folder has a job.yaml); {known}")
 
     def exists(self) -> bool:
@@ -119,9 +117,7 @@ class RunDir:
             JobError: The file is not there or is no job of a format that this version reads.
         """
         if not self.exists():
-            raise JobError(
-                f"{self.root} is no run folder: it has no job.yaml; start one with `distaug run JOB`"
-            )
+            raise JobError(f"{self.root} is no run folder: it has no job.yaml; start one with `distaug run JOB`")
         job = load_job(self.job_file)
         if RunDir(job.runs_dir, job.name).root != self.root:
             job = job.model_copy(update={"name": self.name, "runs_dir": str(self.runs_dir)})

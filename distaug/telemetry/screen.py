@@ -76,9 +76,7 @@ class Screen:
             self._draw(place)
         elif now - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = now
-            self.line(
-                f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}{self._numbers(place)}"
-            )
+            self.line(f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}{self._numbers(place)}")
 
     def record(self, record: EpochRecord) -> None:
         """Print the numbers of a finished epoch."""

@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from distaug.errors import DistaugError
+from distaug.errors import DistaugError, RankError
 from distaug.spec.load import load_job
 from distaug.telemetry.screen import Screen
 from distaug.train.local import train
@@ -24,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     first = os.environ.get("RANK", "0") == "0"
     screen = Screen(arguments.job, show=first)
-    reporter = LocalReporter(
-        on_progress=screen.update, on_record=screen.record, on_log=screen.line
-    )
+    reporter = LocalReporter(on_progress=screen.update, on_record=screen.record, on_log=screen.line)
 
     def stop(number: int, frame: FrameType | None) -> None:
         reporter.stop.set()
@@ -38,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         with screen:
             result = train(job, reporter)
     except DistaugError as error:
-        if first:
+        if first or isinstance(error, RankError):  # The others are the same on all ranks.
             print(f"distaug: {error}", file=sys.stderr)
         return error.exit_code
     if first and result.test:

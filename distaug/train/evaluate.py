@@ -92,9 +92,7 @@ def evaluate(
                 top = logits.topk(min(5, classes), dim=1).indices
                 confusion[name] += torch.bincount(batch.labels * classes + top[:, 0], minlength=classes**2)
                 top5[name] += (top == batch.labels[:, None]).sum()
-                losses[name][index] = torch.nn.functional.cross_entropy(
-                    logits, batch.labels, reduction="sum"
-                )
+                losses[name][index] = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
     for name, module in models.items():
         module.train(was_training[name])
     return {

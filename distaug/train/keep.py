@@ -12,9 +12,7 @@ from distaug.train.world import agree_on_errors
 __all__ = ["save"]
 
 
-def save(
-    t: Training, *, record: EpochRecord | None = None, sums: Mapping[str, float] | None = None
-) -> None:
+def save(t: Training, *, record: EpochRecord | None = None, sums: Mapping[str, float] | None = None) -> None:
     """Write a checkpoint of the position the training is at.
 
     Args:

@@ -1,13 +1,14 @@
 """The loop without Ray: in this process, or in all processes that torchrun started."""
 
 import os
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import cast
 
 import torch
 import torch.distributed as dist
 
-from distaug.errors import DistaugError
+from distaug.errors import DistaugError, RankError
 from distaug.spec.job import JobSpec
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
@@ -48,10 +49,16 @@ def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
         if result is not None:
             reporter.log(f"run {job.name!r} has finished before; start anew with --name")
             return result
-        if world.rank != 0:
+        with RunLock(run) if world.rank == 0 else nullcontext():
             return fit(claimed, run, world, reporter)
-        with RunLock(run):
-            return fit(claimed, run, world, reporter)
+    except RuntimeError as error:
+        # nccl has a class for it; gloo is known by its words alone.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise RankError(
+            f"rank {world.rank} lost contact with another rank ({error}); see what that one says. "
+            "The same command goes on from the last checkpoint"
+        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

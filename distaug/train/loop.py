@@ -12,6 +12,7 @@ from distaug.train.decide import decide
 from distaug.train.finish import finish
 from distaug.train.judge import check_finite, judge, make_record
 from distaug.train.keep import save
+from distaug.train.memory import memory_explained
 from distaug.train.reporter import Reporter
 from distaug.train.setup import setup, unfreeze
 from distaug.train.state import Training
@@ -37,16 +38,18 @@ def fit(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Result:
     Raises:
         InterruptedRunError: A stop was requested; the state was saved.
         DivergedError: A gradient was not finite.
+        RankError: This rank alone ran out of memory.
         DistaugError: Whatever else went wrong, on every rank alike.
     """
     t = setup(job, run, world, reporter)
     try:
         watch = Watch(world, t.job.checkpoint.every_minutes)
-        while not t.reason:
-            record = train_epoch(t, watch)
-            end_epoch(t, record)
-            reporter.report(record)
-        return finish(t)
+        with memory_explained(t):
+            while not t.reason:
+                record = train_epoch(t, watch)
+                end_epoch(t, record)
+                reporter.report(record)
+            return finish(t)
     finally:
         t.close()
 

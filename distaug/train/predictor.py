@@ -150,9 +150,7 @@ class Classifier:
             results += [
                 {
                     "image": name,
-                    "predictions": [
-                        {"class": self.classes[k], "probability": p} for k, p in zip(ks, ps, strict=True)
-                    ],
+                    "predictions": [{"class": self.classes[k], "probability": p} for k, p in zip(ks, ps, strict=True)],
                 }
                 for name, ks, ps in zip(names, places.tolist(), shares.tolist(), strict=True)
             ]
@@ -187,9 +185,7 @@ class Classifier:
         job, device = self.job, self.precision.device
         split = data.test if name == "test" else data.val
         if split is None:
-            raise DataError(
-                "the data has neither a test nor a validation set; give one or `data.test_fraction`"
-            )
+            raise DataError("the data has neither a test nor a validation set; give one or `data.test_fraction`")
         shards = 1 if job.train.shards == "auto" else job.train.shards
         spec = job.data.model_copy(update={"batches": "auto"})
         loader = Loader(

@@ -66,9 +66,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         raise DataError(f"the nodes do not have the same data: digests {digests}")
     built = _together(
         world,
-        lambda: registry.build(
-            job.model, num_classes=len(data.classes), image_size=data.image_size, seed=job.seed
-        ),
+        lambda: registry.build(job.model, num_classes=len(data.classes), image_size=data.image_size, seed=job.seed),
     )
     job = _together(world, lambda: _resolve(job, data, built, world, device, threads))
     assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
@@ -105,6 +103,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         ),
         module=module,
         head=built.head,
+        trainable=built.trainable,
         precision=arithmetic,
         augment=Augment(
             job.augment,
@@ -132,13 +131,13 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
 
 
 def unfreeze(t: Training) -> None:
-    """Set what is trained in this epoch: the head alone in the frozen epochs, then everything.
+    """Set what is trained in this epoch: the head alone in the frozen epochs, then all that the network leaves open.
 
     DistributedDataParallel fixes its parameters when it is made, so it is made anew when they change.
     """
-    frozen = t.epoch < t.job.model.freeze_epochs
+    trained = t.trainable & t.head if t.epoch < t.job.model.freeze_epochs else t.trainable
     for name, parameter in t.module.named_parameters():
-        parameter.requires_grad_(not frozen or name in t.head)
+        parameter.requires_grad_(name in trained)
     t.trained = [p for p in t.module.parameters() if p.requires_grad]
     assert t.job.train.shards != "auto"
     t.model = distribute(t.module, t.world, t.device)
@@ -226,4 +225,3 @@ def _check_manifest(t: Training, found: checkpoint.Checkpoint) -> None:
             f"the data is not what run {t.run.root.name!r} was trained on (digest {t.data.digest[:12]}, "
             f"in the run {found.manifest['data'][:12]}): restore it, or start anew with --name"
         )
-

@@ -89,6 +89,8 @@ class Training:
     """The bare model."""
     head: frozenset[str]
     """Names of the head's parameters."""
+    trainable: frozenset[str]
+    """Names of the parameters that are trained once no epoch is frozen any more."""
     precision: Precision
     augment: Augment
     ema: Ema | None

@@ -85,9 +85,7 @@ class Tree:
         parts = nodes[0][2].new_zeros(self._most, size * chunk)
         for row, (_, _, value) in zip(parts, nodes, strict=False):
             row[:n] = value
-        received = self.world.exchange(
-            parts.view(self._most, size, chunk).transpose(0, 1).contiguous()
-        )
+        received = self.world.exchange(parts.view(self._most, size, chunk).transpose(0, 1).contiguous())
         stack = self.start()
         for places, rows in zip(self._places, received, strict=True):
             for (level, index), row in zip(places, rows, strict=False):

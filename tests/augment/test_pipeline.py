@@ -36,9 +36,7 @@ def test_nothing_is_stored_between_calls() -> None:
 
 def test_preset_none_only_normalises() -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    found, targets = augment(spec={"preset": "none"}, mean=mean, std=std)(
-        IMAGES, LABELS, IDS, epoch=0, step=0
-    )
+    found, targets = augment(spec={"preset": "none"}, mean=mean, std=std)(IMAGES, LABELS, IDS, epoch=0, step=0)
     want = (IMAGES / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
     assert torch.equal(targets.argmax(1), LABELS) and targets.sum() == 8

@@ -42,9 +42,7 @@ def make_folder(tmp_path: Path, noise: Callable[..., np.ndarray]) -> MakeFolder:
     (height, width) that the pictures take in turn.
     """
 
-    def make(
-        counts: dict[str, int], sizes: list[tuple[int, int]] | None = None, name: str = "pictures"
-    ) -> Path:
+    def make(counts: dict[str, int], sizes: list[tuple[int, int]] | None = None, name: str = "pictures") -> Path:
         seed = 0
         for folder, count in counts.items():
             (tmp_path / name / folder).mkdir(parents=True)

@@ -63,9 +63,7 @@ def write_mnist(root: Path, kind: str = "MNIST") -> None:
         labels = (np.arange(count) % 10).astype(np.uint8)
         head = struct.pack(">4I", 0x803, count, 28, 28)
         (folder / f"{name}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
-            struct.pack(">2I", 0x801, count) + labels.tobytes()
-        )
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
 
 
 @pytest.mark.parametrize(("kind", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
@@ -109,9 +107,7 @@ def test_cifar_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
 
 
 def test_missing_files_say_where_they_were_looked_for(tmp_path: Path, said: list[str]) -> None:
-    with pytest.raises(
-        DataError, match=rf"cifar10 is not in {tmp_path} \(7 files missing.*data.download: true"
-    ):
+    with pytest.raises(DataError, match=rf"cifar10 is not in {tmp_path} \(7 files missing.*data.download: true"):
         TorchvisionSource("cifar10", str(tmp_path), False, said.append)
 
 
@@ -120,23 +116,17 @@ def test_default_place_is_in_the_cache(cache: Path, said: list[str]) -> None:
         TorchvisionSource("mnist", None, False, said.append)
 
 
-def test_failed_download_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
+def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(datasets.CIFAR100, "download", no_network)
-    with pytest.raises(
-        DataError, match="could not be downloaded: Network is unreachable; on a machine without"
-    ):
+    with pytest.raises(DataError, match="could not be downloaded: Network is unreachable; on a machine without"):
         TorchvisionSource("cifar100", str(tmp_path), True, said.append)
     assert "downloading cifar100" in said[0]
 
 
-def test_download_fetches_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
+def test_download_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     monkeypatch.setattr(datasets.MNIST, "download", lambda self: write_mnist(tmp_path))
     source = TorchvisionSource("mnist", str(tmp_path), True, said.append)
     assert len(source.labels) == 40

@@ -150,9 +150,7 @@ def write_parquet(file: Path, pictures: list[np.ndarray]) -> None:
         out = io.BytesIO()
         Image.fromarray(picture).save(out, "png")
         rows.append({"bytes": out.getvalue(), "path": ""})
-    pq.write_table(
-        pa.table({"image": rows, "label": [i % 2 for i in range(len(rows))]}), file, row_group_size=2
-    )
+    pq.write_table(pa.table({"image": rows, "label": [i % 2 for i in range(len(rows))]}), file, row_group_size=2)
 
 
 @pytest.mark.parametrize("limit", [1.0, 0.0])
@@ -193,9 +191,7 @@ def test_damaged_pictures_are_left_out_counted_and_named(make_folder: MakeFolder
 def test_too_many_damaged_pictures_are_refused_with_names_and_limit(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 4, "dog": 8})
     damage(root, [f"dog/00{i}.png" for i in range(7)])
-    with pytest.raises(
-        DataError, match=r"7 of 12 .*dog/000.png.*dog/004.png.*; …\. data.max_damaged allows 6"
-    ):
+    with pytest.raises(DataError, match=r"7 of 12 .*dog/000.png.*dog/004.png.*; …\. data.max_damaged allows 6"):
         open_folder(root, max_damaged=6)
     assert len(open_folder(root, max_damaged=7).index) == 5
 
@@ -220,9 +216,7 @@ def test_full_disk_is_told_beforehand_and_leaves_nothing(
 ) -> None:
     root = make_folder({"cat": 2, "dog": 2}, [(32, 32)])
     monkeypatch.setattr("distaug.data.build.free_bytes", lambda folder: 1234)
-    with pytest.raises(
-        StorageError, match=r"need 12,\d\d\d bytes in .*, 1,234 are free; point DISTAUG_CACHE"
-    ):
+    with pytest.raises(StorageError, match=r"need 12,\d\d\d bytes in .*, 1,234 are free; point DISTAUG_CACHE"):
         open_folder(root)
     assert left_in(cache) == []
 

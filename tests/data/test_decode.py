@@ -161,9 +161,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_too_many_pixels_are_refused_by_the_header() -> None:
-    with pytest.raises(
-        DamagedPicture, match=r"2000x501 is 1002000 pixels, more than data.max_pixels = 1000000"
-    ):
+    with pytest.raises(DamagedPicture, match=r"2000x501 is 1002000 pixels, more than data.max_pixels = 1000000"):
         decode(png_header(2000, 501), LIMIT)
     with pytest.raises(DamagedPicture):
         decode(png_header(60_000, 60_000), LIMIT)

@@ -88,9 +88,7 @@ def test_unknown_folders_beside_the_sets_are_named(make_folder: MakeFolder, said
 
 def test_classes_that_differ_between_the_sets_are_refused_by_name(make_folder: MakeFolder) -> None:
     counts = {"train/cat": 1, "train/dog": 1, "train/owl": 1, "val/cat": 1, "val/dog": 1, "val/eel": 1}
-    with pytest.raises(
-        DataError, match=r"train \(3\) and val \(3\) differ .*only in train: owl; only in val: eel"
-    ):
+    with pytest.raises(DataError, match=r"train \(3\) and val \(3\) differ .*only in train: owl; only in val: eel"):
         open_folder(make_folder(counts))
 
 
@@ -113,9 +111,7 @@ def test_folders_that_cannot_be_used(make_folder: MakeFolder, counts: dict[str, 
 
 def test_pictures_without_class_folders_are_refused(make_folder: MakeFolder) -> None:
     root = make_folder({"flat": 3})
-    with pytest.raises(
-        DataError, match="holds no class folders .3 other files.; put the pictures of each class"
-    ):
+    with pytest.raises(DataError, match="holds no class folders .3 other files.; put the pictures of each class"):
         open_folder(root / "flat")
 
 
@@ -127,9 +123,7 @@ def test_missing_path_names_the_part_that_exists(tmp_path: Path) -> None:
         open_folder(tmp_path / "file")
 
 
-def test_content_follows_pixels_and_names_but_not_place_or_time(
-    make_folder: MakeFolder, tmp_path: Path
-) -> None:
+def test_content_follows_pixels_and_names_but_not_place_or_time(make_folder: MakeFolder, tmp_path: Path) -> None:
     def content(path: Path) -> str:
         return open_folder(path).content(print)
 
@@ -149,9 +143,7 @@ def test_content_follows_pixels_and_names_but_not_place_or_time(
     assert content(moved) != before
 
 
-def test_files_are_not_read_again_unless_they_changed(
-    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_not_read_again_unless_they_changed(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder({"cat": 2, "dog": 2})
     before = open_folder(root).content(print)
     with monkeypatch.context() as patch:

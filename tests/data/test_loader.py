@@ -60,11 +60,7 @@ def make(
 
 
 def flat(steps: list[list[Batch]]) -> list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    return [
-        (batch.shard, batch.images.cpu(), batch.labels.cpu(), batch.ids.cpu())
-        for step in steps
-        for batch in step
-    ]
+    return [(batch.shard, batch.images.cpu(), batch.labels.cpu(), batch.ids.cpu()) for step in steps for batch in step]
 
 
 def assert_same(left: list[list[Batch]], right: list[list[Batch]]) -> None:

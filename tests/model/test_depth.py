@@ -26,9 +26,7 @@ def test_probability_rises_linearly_to_the_last_block(name: str, blocks: int, en
     module = module_of(name, 0.4)
     layers = [module.layer1, module.layer2, module.layer3, module.layer4]
     ends = [getattr(block, end) for layer in layers for block in layer]
-    assert [norm.probability for norm in ends] == pytest.approx(
-        [0.4 * (i + 1) / blocks for i in range(blocks)]
-    )
+    assert [norm.probability for norm in ends] == pytest.approx([0.4 * (i + 1) / blocks for i in range(blocks)])
     assert sum(isinstance(part, BranchNorm) for part in module.modules()) == blocks
 
 
@@ -113,9 +111,7 @@ def test_families_that_have_it_built_in(name: str) -> None:
 
 
 def test_build_sets_a_family_that_has_it_built_in() -> None:
-    rates = [
-        part.p for part in module_of("efficientnet_b0", 0.2).modules() if isinstance(part, StochasticDepth)
-    ]
+    rates = [part.p for part in module_of("efficientnet_b0", 0.2).modules() if isinstance(part, StochasticDepth)]
     assert max(rates) == pytest.approx(0.2)
 
 

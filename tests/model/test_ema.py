@@ -117,8 +117,7 @@ def test_state_goes_on_where_it_was_saved() -> None:
     for ema in (first, second):
         ema.update(net, 1, OK)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(state(first.module).values(), state(second.module).values(), strict=True)
+        torch.equal(a, b) for a, b in zip(state(first.module).values(), state(second.module).values(), strict=True)
     )
 
 

@@ -85,9 +85,7 @@ def test_factory_in_the_current_directory(factories: str) -> None:
 
 
 def test_the_attribute_head_is_the_head(factories: str) -> None:
-    assert built(f"{factories}:Headed").head == {
-        f"head.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")
-    }
+    assert built(f"{factories}:Headed").head == {f"head.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")}
 
 
 def test_lazy_layers_are_made_and_seeded(factories: str) -> None:

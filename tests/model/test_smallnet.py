@@ -1,7 +1,10 @@
 """The small network for CPUs."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import nn
 
 from distaug.errors import JobError
@@ -16,7 +19,7 @@ def test_any_picture_size(size: int) -> None:
 
 
 def test_size() -> None:
-    assert sum(p.numel() for p in SmallNet(10).parameters()) == 1_161_272
+    assert sum(p.numel() for p in SmallNet(10).parameters()) == 1_161_248
 
 
 def test_widths() -> None:
@@ -37,6 +40,21 @@ def test_unknown_option_names_the_nearest() -> None:
     spec = ModelSpec(name="smallnet", options={"width": [8]})
     with pytest.raises(JobError, match="`smallnet` has no argument `width`; nearest: widths"):
         build(spec, num_classes=5, image_size=32, seed=0)
+
+
+def test_the_stem_whitens_photos() -> None:
+    """On two photos that it has never seen, the 12 views are far less correlated than the 12 values of a patch."""
+    stem = SmallNet(10).stem[0]
+    conditions = []
+    for photo in load_sample_images().images:
+        small = Image.fromarray(photo).resize((80, 53), Image.Resampling.BOX)
+        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).double()
+        pixels = (pixels - pixels.mean((1, 2), keepdim=True)) / pixels.std((1, 2), keepdim=True)
+        patches = nn.functional.unfold(pixels[None], 2)[0]
+        views = (stem.double()(pixels[None])[0, :12]).flatten(1).detach()
+        conditions.append([torch.linalg.cond(x @ x.T).item() for x in (patches, views)])
+    for patches_condition, views_condition in conditions:
+        assert views_condition < patches_condition / 20
 
 
 def test_convolutions_start_by_passing_their_inputs_on() -> None:

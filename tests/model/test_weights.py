@@ -64,9 +64,7 @@ def save_compiled(state: dict[str, torch.Tensor], path: Path) -> None:
         ("w.pt", save_compiled),
     ],
 )
-def test_file_round_trip(
-    tmp_path: Path, name: str, save: Callable[[dict[str, torch.Tensor], Path], None]
-) -> None:
+def test_file_round_trip(tmp_path: Path, name: str, save: Callable[[dict[str, torch.Tensor], Path], None]) -> None:
     saved = plain(small(seed=1).module)
     save(saved, tmp_path / name)
     loaded = small(tmp_path / name, seed=2)

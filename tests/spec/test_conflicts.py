@@ -119,9 +119,7 @@ def test_settings_of_the_other_optimizer_are_refused(name):
     for field in OptimizerSpec.model_fields.keys() & other.keys():
         sets = [f"train.optimizer.name={name}", f"train.optimizer.{field}={other[field]}"]
         if field in UNUSED_BY_OPTIMIZER[name]:
-            with pytest.raises(
-                JobError, match=rf"train.optimizer.{field}: has no meaning with `name: {name}`"
-            ):
+            with pytest.raises(JobError, match=rf"train.optimizer.{field}: has no meaning with `name: {name}`"):
                 load(*sets)
         else:
             load(*sets)
@@ -141,9 +139,7 @@ def test_settings_of_other_schedules_are_refused(name):
     for field, value in other.items():
         sets = [f"train.schedule.name={name}", *needed, f"train.schedule.{field}={value}"]
         if field in UNUSED_BY_SCHEDULE[name]:
-            with pytest.raises(
-                JobError, match=rf"train.schedule.{field}: has no meaning with `name: {name}`"
-            ):
+            with pytest.raises(JobError, match=rf"train.schedule.{field}: has no meaning with `name: {name}`"):
                 load(*sets)
         else:
             load(*sets)
@@ -159,9 +155,7 @@ def test_a_job_made_in_python_is_checked_too():
     check(load())
     job = load()
     wrong = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": 3})})
-    with pytest.raises(
-        JobError, match="train.global_batch: 128 is not divisible among `cluster.workers` = 3"
-    ):
+    with pytest.raises(JobError, match="train.global_batch: 128 is not divisible among `cluster.workers` = 3"):
         check(wrong)
 
 

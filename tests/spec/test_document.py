@@ -93,9 +93,7 @@ def test_a_key_that_stands_twice_is_named_with_both_lines_and_the_first_counts()
 
 def test_a_key_must_be_a_word():
     document = Document("a: 1\n? [b]\n: 2\n", "job.yaml")
-    assert [str(p) for p in document.problems] == [
-        "job.yaml:2: a key must be a word, found a list or mapping"
-    ]
+    assert [str(p) for p in document.problems] == ["job.yaml:2: a key must be a word, found a list or mapping"]
 
 
 def test_places():

@@ -57,9 +57,7 @@ def test_every_field_and_section_is_described():
 def test_durations_and_sizes_have_their_unit_in_the_name():
     names = {field for section in sections().values() for field in section["properties"]}
     units = re.compile(r"_(epochs?|min|minutes|s|gib|pixels)$")
-    durations = {
-        n for n in names if re.search(r"timeout|budget|patience|warmup|milestone|freeze|limit|every", n)
-    }
+    durations = {n for n in names if re.search(r"timeout|budget|patience|warmup|milestone|freeze|limit|every", n)}
     assert durations and all(units.search(name) for name in durations)
 
 

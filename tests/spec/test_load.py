@@ -138,9 +138,7 @@ def test_one_wrong_value_gives_one_line(text, expected):
     assert expected in line
 
 
-@pytest.mark.parametrize(
-    "value", ["x", "0", "[0, 4]", "[1.0, 2]", "[1]", "[1, 2, 3]", "1.5", "{a: 1}", "true"]
-)
+@pytest.mark.parametrize("value", ["x", "0", "[0, 4]", "[1.0, 2]", "[1]", "[1, 2, 3]", "1.5", "{a: 1}", "true"])
 def test_a_field_of_several_kinds_gives_one_line(value):
     (line,) = errors(SMALLEST + f"cluster: {{workers: {value}}}")
     assert line.startswith("job.yaml:3: cluster.workers: found ")

@@ -36,9 +36,7 @@ def test_missing_mappings_are_made():
 
 
 def test_lists_are_reached_by_position():
-    job = load(
-        "augment.ops.0.crop.padding=2", "augment.ops.1={crop: {mode: reflect}}", "model.options.widths.1=7"
-    )
+    job = load("augment.ops.0.crop.padding=2", "augment.ops.1={crop: {mode: reflect}}", "model.options.widths.1=7")
     assert [op.crop.padding for op in job.augment.ops] == [2, "auto"]
     assert job.model.options == {"widths": [1, 7]}
 

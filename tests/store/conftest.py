@@ -10,9 +10,7 @@ import pytest
 
 
 def _mount(folder: Path, options: str) -> None:
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"NOT TESTED: mounting a tmpfs is not permitted here ({done.stderr.strip()})")
 

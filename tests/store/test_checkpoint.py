@@ -28,9 +28,7 @@ def tensors(number: int, size: int = 8) -> dict[str, Tensor]:
     return {"w": torch.full((size,), float(number)), "steps": torch.tensor(number)}
 
 
-def put(
-    folder: Path, epoch: int, step: int = 0, score: float | None = None, keep_best: int = 1
-) -> Checkpoint:
+def put(folder: Path, epoch: int, step: int = 0, score: float | None = None, keep_best: int = 1) -> Checkpoint:
     return checkpoint.save(
         folder,
         epoch=epoch,
@@ -112,9 +110,7 @@ def test_weights_come_back_bit_by_bit_whatever_their_storage(tmp_path: Path) -> 
 def test_weights_on_a_gpu(tmp_path: Path) -> None:
     weights = {name: tensor.detach().cuda() for name, tensor in awkward_tensors().items()}
     state = {"m": weights["conv"]}
-    checkpoint.save(
-        tmp_path, epoch=0, step=0, weights={"model": weights}, state=state, manifest={}, keep_best=1
-    )
+    checkpoint.save(tmp_path, epoch=0, step=0, weights={"model": weights}, state=state, manifest={}, keep_best=1)
     found = checkpoint.newest(tmp_path, warn=silent)
     assert found is not None
     assert weights_digest(found.weights("model")) == weights_digest(weights)
@@ -439,9 +435,7 @@ def test_one_that_was_complete_but_not_renamed_replaces_the_older(tmp_path: Path
     put(tmp_path / "run", 1)
     old = put(tmp_path / "run", 2)
     state = {"again": True}
-    new = checkpoint.save(
-        tmp_path / "other", epoch=2, step=0, weights={}, state=state, manifest={}, keep_best=1
-    )
+    new = checkpoint.save(tmp_path / "other", epoch=2, step=0, weights={}, state=state, manifest={}, keep_best=1)
     new.path.rename(old.path.with_name(whole.SAVING + old.path.name))
     found = checkpoint.newest(tmp_path / "run", warn=silent)
     assert found is not None and found.state() == state
@@ -592,9 +586,7 @@ def test_killed_at_every_operation(
     assert code == 0 and kill_at > 10, "the save was never reached whole, or the hook saw nothing"
 
 
-def test_kill_9_in_a_loop_of_saves(
-    tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_kill_9_in_a_loop_of_saves(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     last = 0
     for round_number in range(12):
         process = processes.Process(target=save_for_ever, args=(str(tmp_path),))

@@ -110,9 +110,7 @@ def test_a_folder_without_job_is_no_run(tmp_path: Path) -> None:
 # --- finding --------------------------------------------------------------------------------------
 
 
-def test_a_run_is_found_by_name_by_path_and_from_within(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_found_by_name_by_path_and_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = started(tmp_path / "runs", "digits").root
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()  # a data set of the same name is no run
@@ -234,7 +232,5 @@ def test_a_lock_that_cannot_be_written_holds_nothing(tmp_path: Path, monkeypatch
 
 def test_the_paths_load_neither_torch_nor_ray() -> None:
     code = "import sys, distaug.store.rundir, distaug.store.records; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     assert {"torch", "ray", "numpy", "safetensors"}.isdisjoint(loaded)

@@ -20,9 +20,7 @@ def restored() -> Iterator[None]:
     logger.propagate = True
 
 
-def test_rank_0_writes_to_stderr_and_its_file_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rank_0_writes_to_stderr_and_its_file_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         logger = log.get(0, tmp_path / "logs")
     logger.warning("damaged picture")

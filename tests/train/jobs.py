@@ -9,8 +9,10 @@ from distaug.store import records
 from distaug.telemetry.progress import Progress
 from distaug.train import watch
 from distaug.train.claim import claim
+from distaug.train.judge import judge
 from distaug.train.loop import fit
 from distaug.train.reporter import LocalReporter
+from distaug.train.setup import setup
 from distaug.train.world import World
 
 
@@ -81,3 +83,13 @@ def run_job(world: World, job: dict[str, Any], stop_after: int | None = None) ->
         "steps": watcher.steps,
         "history": records.read(run.history_file) if run.history_file.exists() else [],
     }
+
+
+def judge_again(world: World, job: dict[str, Any]) -> dict[str, Any]:
+    """Take up a stopped run and judge its model on the test set."""
+    run, claimed, _ = claim(JobSpec.model_validate(job))
+    t = setup(claimed, run, world, LocalReporter())
+    try:
+        return judge(t, t.data.test, "test")["model"].to_dict()
+    finally:
+        t.close()

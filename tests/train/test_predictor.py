@@ -36,9 +36,7 @@ def job_of(root: Path, **fields: Any) -> JobSpec:
     return JobSpec.model_validate({"name": "a", "runs_dir": str(root)} | defaults | fields)
 
 
-def finished(
-    root: Path, job: JobSpec, weights: dict[str, Tensor], data: DataSet | None = None, **card: Any
-) -> Path:
+def finished(root: Path, job: JobSpec, weights: dict[str, Tensor], data: DataSet | None = None, **card: Any) -> Path:
     """Make the run folder that a finished training leaves."""
     run = RunDir(root, "a")
     run.create()
@@ -87,9 +85,7 @@ def shown(prediction: dict[str, Any]) -> list[float]:
     return [round(float(value - logs[2]), 3) for value in logs]
 
 
-def painted(
-    width: int, height: int, colour: tuple[int, int, int], **boxes: tuple[int, int, int, int]
-) -> Image.Image:
+def painted(width: int, height: int, colour: tuple[int, int, int], **boxes: tuple[int, int, int, int]) -> Image.Image:
     picture = Image.new("RGB", (width, height), colour)
     for name, box in boxes.items():
         picture.paste({"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}[name], box)
@@ -199,9 +195,7 @@ def test_every_way_to_give_a_picture_gives_the_same(colours: Path) -> None:
     for way in ways:  # a single one
         assert classifier.predict(way)[0]["predictions"] == found[0]["predictions"]
     assert classifier.predict([]) == []
-    assert (
-        classifier.predict(np.stack([np.asarray(picture)] * 2))[1]["predictions"] == found[0]["predictions"]
-    )
+    assert classifier.predict(np.stack([np.asarray(picture)] * 2))[1]["predictions"] == found[0]["predictions"]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
