@@ -12,6 +12,8 @@ from distaug.train.world import World
 
 __all__ = ["available_cores", "gpu_problem", "pick_device", "threads_per_worker", "usable_gpus"]
 
+_DRIVER = Path("/proc/driver/nvidia/version")
+
 
 def available_cores() -> int:
     """Return the cores that this process may use: its affinity, cut down to the quota of its control group."""
@@ -31,10 +33,9 @@ def usable_gpus() -> int:
 
 def gpu_problem() -> str | None:
     """Say why a GPU that is there cannot be used; None when there is none or all is well."""
-    driver = Path("/proc/driver/nvidia/version")
-    if torch.cuda.is_available() or not driver.is_file() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if torch.cuda.is_available() or not _DRIVER.is_file() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return None
-    version = driver.read_text().splitlines()[0].split("Kernel Module")[-1].split()
+    version = _DRIVER.read_text().splitlines()[0].split("Kernel Module")[-1].split()
     found = version[0] if version else "unknown"
     return (
         f"a GPU is there but torch {torch.__version__} (built for CUDA {torch.version.cuda}) cannot use it with driver "
