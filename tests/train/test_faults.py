@@ -1,6 +1,5 @@
 """What goes wrong in mid-run: no hang, no lost checkpoint, an error that says what to do, and a resume without a trace."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +16,6 @@ from distaug.store import checkpoint
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
 from distaug.train import device
-from distaug.train.claim import claim
-from distaug.train.local import train
 from distaug.train.world import SoloWorld, World
 from tests.train.jobs import run_job, small_job
 
@@ -83,7 +80,12 @@ def test_a_full_memory_on_one_rank_names_it_and_the_remedy(ranks: Run, tmp_path:
     job = small_job(tmp_path)
     first, second = (rank["error"] for rank in ranks(2, on_one_rank, job, no_memory))
     assert isinstance(second, RankError)
-    for words in ("rank 1 on ", "out of memory on cpu (training, epoch 2, step 2)", " GiB of ", "`train.shards: 8` (5 "):
+    for words in (
+        "rank 1 on ",
+        "out of memory on cpu (training, epoch 2, step 2)",
+        " GiB of ",
+        "`train.shards: 8` (5 ",
+    ):
         assert words in str(second)
     assert isinstance(first, RuntimeError) and "gloo" in str(first), "the other rank does not wait for it"
     assert ranks(2, run_job, job)[0]["result"].weights_digest == undisturbed
@@ -95,7 +97,9 @@ def test_a_full_memory_while_evaluating_names_the_evaluation_batch(
     real = torch.nn.functional.cross_entropy
 
     def loss(*arguments: Any, **options: Any) -> torch.Tensor:
-        return real(*arguments, **options) if torch.is_grad_enabled() else torch.empty(1 << 50)  # The CPU's own refusal.
+        return (
+            real(*arguments, **options) if torch.is_grad_enabled() else torch.empty(1 << 50)
+        )  # The CPU's own refusal.
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", loss)
     error = alone(small_job(tmp_path))["error"]
