@@ -1,7 +1,7 @@
 """Run a job (or take up its finished run) and keep what it came to: bench/results/<name>.json.
 
-    python bench/accuracy.py jobs/digits.yaml
-    python bench/accuracy.py jobs/cifar10_cpu.yaml --set data.path=PATH
+python bench/accuracy.py jobs/digits.yaml
+python bench/accuracy.py jobs/cifar10_cpu.yaml --set data.path=PATH
 """
 
 import argparse

@@ -23,7 +23,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("kill rank", "kill driver", "SIGTERM", "SIGSTOP")
-EPOCHS = 40
+EPOCHS = 24
 SAVE_EVERY_S = 1.2
 PATIENCE_S = 180.0
 JOB = f"""

@@ -267,7 +267,7 @@ def touch_all(spec: DataSpec, ranks: int) -> tuple[DataSet, Loader]:
             return data, loader
 
 
-def memory_rank(spec: DataSpec, ranks: int, together: Any, results: Any) -> None:
+def memory_rank(rank: int, spec: DataSpec, ranks: int, together: Any, results: Any) -> None:
     """Touch all pictures, then take this rank's share while all ranks still hold theirs."""
     torch.set_num_threads(1)
     # First a tiny data set, so that the code and threads of reading, which no data set makes larger, do not count.
@@ -288,12 +288,8 @@ def memory(asked: argparse.Namespace) -> None:
     shares = {}
     for ranks in (1, 4):
         together, results = context.Barrier(ranks), context.SimpleQueue()
-        processes = [context.Process(target=memory_rank, args=(spec, ranks, together, results)) for _ in range(ranks)]
-        for process in processes:
-            process.start()
-        shares[ranks] = [results.get() for _ in processes]
-        for process in processes:
-            process.join()
+        torch.multiprocessing.spawn(memory_rank, (spec, ranks, together, results), nprocs=ranks)
+        shares[ranks] = [results.get() for _ in range(ranks)]
     size = shares[1][0][2]
     entry: dict[str, Any] = {"data_bytes": size, "pictures": spec.source, "ranks": {}}
     totals = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from bench import faults
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 from distaug.train.world import SoloWorld
@@ -68,25 +71,6 @@ def epochs_done(folder: Path) -> int:
     return len(history.read_text().splitlines()) if history.exists() else 0
 
 
-def workers_of(driver: int) -> list[int]:
-    """Return the pids of the Ray Train workers among the descendants of a process."""
-    parents, titles = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                titles[int(entry.name)] = (entry / "cmdline").read_text()
-            except OSError:
-                continue  # It has just ended.
-
-    def descends(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
-    return sorted(pid for pid, title in titles.items() if "RayTrainWorker" in title and descends(pid))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the digest of the same job's weights, trained in this process alone."""
@@ -101,16 +85,16 @@ def result_of(folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_a_killed_worker_costs_time_but_no_bit(tmp_path: Path, undisturbed: str) -> None:
-    write_job(tmp_path, long_job(Path("runs")))
-    process = start(tmp_path, "run", "job.yaml")
-    wait_for(lambda: epochs_done(tmp_path) >= 2, process)
-    os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
-    code, out = end(process, tmp_path)
-    assert code == 0, out
-    result = result_of(tmp_path)
-    assert (result["restarts"], result["world_size"]) == (1, 2)
-    assert result["weights_digest"] == undisturbed
+@pytest.mark.parametrize("kind", ["kill rank", "kill driver"])
+def test_a_kill_at_a_random_moment_costs_time_but_no_bit(tmp_path: Path, kind: str) -> None:
+    """Two events of the fault drill, with saves in mid-epoch; `python bench/faults.py` does more of them."""
+    job = yaml.safe_load(faults.JOB) | {"runs_dir": str(tmp_path / "alone")}
+    whole = run_job(SoloWorld(), job)["result"].weights_digest
+    run, dice = faults.Run(tmp_path / "drill", workers=2), random.Random()
+    event = faults.disturb(run, kind, dice.uniform(0, 2), dice)
+    assert event is not None and event["starts"] == 2
+    assert event["lost_s"] < faults.SAVE_EVERY_S + 2, "more was lost than the time between saves and a step or two"
+    assert run.digest() == whole
 
 
 def test_sigterm_saves_and_resume_goes_on_from_that_step(tmp_path: Path, undisturbed: str) -> None:

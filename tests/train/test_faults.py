@@ -1,4 +1,4 @@
-"""What goes wrong in mid-run: no hang, no lost checkpoint, an error that says what to do, and a resume without a trace."""
+"""What goes wrong in mid-run: no hang, no lost checkpoint, a message that says what to do, an exact resume."""
 
 import subprocess
 import sys
