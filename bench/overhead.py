@@ -10,6 +10,7 @@ Each result is kept in bench/results/overhead.json, under a name of its own.
 
 import argparse
 import copy
+import ctypes
 import itertools
 import json
 import os
@@ -242,6 +243,7 @@ def smaps(file: str, wanted: Callable[[str], bool], field: str) -> int:
 
 def own_memory() -> int:
     """Return the bytes that are this process's alone because no file holds them: allocations and copied pages."""
+    ctypes.CDLL(None).malloc_trim(0)  # What is free again, and only kept at hand for later, holds no data.
     return smaps("smaps_rollup", lambda line: True, "Pss_Anon")
 
 
