@@ -76,12 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     _job_arguments(run)
     resume = add("resume", _resume, "Go on with a run from its newest checkpoint.")
     _job_arguments(add("validate", _validate, "Check a job file without starting anything."))
+    preview = add("preview", _preview, "Draw what a job's augmentation does to its pictures.")
+    _job_arguments(preview)
+    preview.add_argument("--out", type=Path, metavar="FOLDER", help="where the PNG files go (default: preview/NAME)")
     add("schema", _schema, "Print the JSON Schema of the job file.")
     evaluate = add("evaluate", _evaluate, "Judge the model of a run once more.")
     predict = add("predict", _predict, "Classify pictures with the model of a run.")
     doctor = add("doctor", _doctor, "Check this machine: devices, libraries, memory, disk.")
     for of_run in (resume, evaluate, predict):
         of_run.add_argument("run", metavar="RUN", help="a run folder, or the name of a run below ./runs")
+    evaluate.add_argument(
+        "--robustness", action="store_true", help="judge it on pictures turned, moved, lit, blurred and made noisy"
+    )
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="a picture file")
     for trains in (run, resume):
         trains.add_argument("--workers", type=_count, metavar="N", help="in place of `cluster.workers`")
@@ -136,6 +142,17 @@ def _validate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _preview(arguments: argparse.Namespace) -> int:
+    from distaug.spec.load import load_job
+
+    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    from distaug.report.preview import preview
+
+    for file in preview(job, arguments.out or Path("preview") / job.name, lambda line: print(line, file=sys.stderr)):
+        print(file)
+    return 0
+
+
 def _schema(arguments: argparse.Namespace) -> int:
     from distaug.spec.load import schema
 
@@ -147,8 +164,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from distaug.train import predictor
 
     with _results_only(arguments.json):
-        result = predictor.load(arguments.run).evaluate()
-    return _print_result(result, arguments.json)
+        model = predictor.load(arguments.run)
+        result = model.robustness() if arguments.robustness else model.evaluate()
+    if arguments.json or not arguments.robustness:
+        return _print_result(result, arguments.json)
+    rows = [(f"none ({result['set']} set)", *[""] * 5, f"{100 * result['top1']:.1f}")]
+    for change, found in result["changes"].items():
+        name = f"{change} {found['strengths'][0]:g} … {found['strengths'][-1]:g}"
+        rows.append((name, *(f"{100 * share:.1f}" for share in (*found["top1"], found["mean"]))))
+    _print_table(("change (top1 in %)", *"12345", "mean"), rows)
+    return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:

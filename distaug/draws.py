@@ -6,12 +6,23 @@ so they are exact as well.
 """
 
 import hashlib
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-__all__ = ["beta", "bits", "permutation", "torch_seed", "uniform"]
+__all__ = [
+    "beta",
+    "bits",
+    "log_uniform",
+    "normal_from_bits",
+    "permutation",
+    "pixel_bits",
+    "torch_seed",
+    "uniform",
+    "uniforms",
+]
 
 # splitmix64 (Steele, Lea, Flood 2014): the golden-ratio increment and the two multipliers of its finaliser.
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -19,6 +30,7 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
 _MASK = (1 << 64) - 1
 _BETA_STEPS = 4096
+_LOG_STEPS = 1024
 
 
 def _signed(value: int) -> int:
@@ -76,6 +88,31 @@ def uniform(seed: int, epoch: int, ids: Tensor, operation: str, draw: int = 0) -
     return top.to(torch.float32) * 2.0**-24
 
 
+def uniforms(seed: int, epoch: int, ids: Tensor, operation: str, count: int) -> Tensor:
+    """Return (count, B) float32: the draws 0 … count − 1 of `uniform`, all at once."""
+    keys = torch.tensor([_signed(_key(seed, epoch, operation, draw)) for draw in range(count)], device=ids.device)
+    top = (_mix(_mix(ids.to(torch.int64)) ^ keys[:, None]) >> 40) & 0xFFFFFF
+    return top.to(torch.float32) * 2.0**-24
+
+
+def pixel_bits(seed: int, epoch: int, ids: Tensor, operation: str, draw: int = 0, *, count: int) -> Tensor:
+    """Hash each sample's coordinates to as many random bits as its pixels need.
+
+    Args:
+        seed: Seed of the job.
+        epoch: Number of the epoch, from 0.
+        ids: (B,) int64 sample ids, on any device.
+        operation: Name of the operation that draws.
+        draw: Number of the draw within the operation.
+        count: Number of hashes for each sample; hash i is the same for every count.
+
+    Returns:
+        (B, count) int64 on the device of `ids`, the same bits on every device.
+    """
+    places = _mix(torch.arange(count, device=ids.device))
+    return _mix(bits(seed, epoch, ids, operation, draw)[:, None] ^ places)
+
+
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """Return the (n,) int64 order of the training pictures in an epoch, on the CPU."""
     keys = bits(seed, epoch, torch.arange(n), "order")
@@ -83,8 +120,10 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _beta_table(alpha: float) -> Tensor:
+def _beta_table(alpha: float, device: torch.device) -> Tensor:
     """Quantiles of Beta(alpha, alpha) at evenly spaced probabilities, by integrating its density on a fine grid.
+
+    Made on the host, and sent to a device once: sending it for every batch would make the host wait each time.
 
     The distribution is symmetric, so the lower half is integrated and mirrored. There x = t^power / 2 takes away the
     density's pole at 0 (alpha < 1) and leaves a bounded integrand in t.
@@ -100,7 +139,7 @@ def _beta_table(alpha: float) -> Tensor:
     low, high = mass[upper - 1], mass[upper]
     share = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
     lower_half = x[upper - 1] + share * (x[upper] - x[upper - 1])
-    return torch.cat([lower_half, 1 - lower_half[:-1].flip(0)]).to(torch.float32)
+    return torch.cat([lower_half, 1 - lower_half[:-1].flip(0)]).to(device, torch.float32)
 
 
 def beta(u: Tensor, alpha: float) -> Tensor:
@@ -115,11 +154,49 @@ def beta(u: Tensor, alpha: float) -> Tensor:
     Returns:
         (B,) float32 in [0, 1].
     """
-    table = _beta_table(alpha).to(u.device)
+    table = _beta_table(alpha, u.device)
     place = u * _BETA_STEPS
     index = place.to(torch.int64)
     low, high = table[index], table[index + 1]
     return low + (place - index) * (high - low)
+
+
+@lru_cache(maxsize=16)
+def _log_table(low: float, high: float) -> Tensor:
+    places = torch.linspace(math.log(low), math.log(high), _LOG_STEPS + 1, dtype=torch.float64)
+    return places.exp().to(torch.float32)
+
+
+def log_uniform(u: Tensor, low: float, high: float) -> Tensor:
+    """Turn uniforms (any shape, on the host) into numbers from `low` to `high` whose logarithm is uniform.
+
+    By a table, between whose entries the line is taken: a power of `u` would depend on its place in the tensor.
+    """
+    table = _log_table(low, high)
+    place = u * _LOG_STEPS
+    index = place.to(torch.int64)
+    return table[index] + (place - index) * (table[index + 1] - table[index])
+
+
+@lru_cache(maxsize=16)
+def _normal_table(device: torch.device) -> Tensor:
+    """Quantiles of N(0, 1) in the middle of 65,536 equal shares of probability, made on the host as the Beta's are."""
+    middles = (torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)
+    quantiles: Tensor = torch.special.ndtri(middles)
+    return quantiles.to(device, torch.float32)
+
+
+def normal_from_bits(bits: Tensor) -> Tensor:
+    """Turn random bits into draws from N(0, 1), one for every sixteen bits, by its quantiles.
+
+    Args:
+        bits: (B, n) int64.
+
+    Returns:
+        (B, 4n) float32 between -4.33 and 4.33, the same on every device.
+    """
+    index = bits.view(torch.uint16).to(torch.int32)
+    return _normal_table(bits.device).index_select(0, index.flatten()).view(index.shape)
 
 
 def torch_seed(seed: int, epoch: int, step: int, shard: int) -> int:

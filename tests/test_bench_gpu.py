@@ -10,7 +10,7 @@ from distaug.train.device import usable_gpus
 
 ROOT = Path(__file__).parents[1]
 # Not `ray`: tests/cluster starts Ray often enough.
-PARTS = ("sync", "throughput", "worlds", "accuracy")
+PARTS = ("sync", "throughput", "pictures", "worlds", "accuracy")
 
 
 def test_every_part_of_the_gpu_script_measures_what_it_says(tmp_path: Path) -> None:
@@ -41,6 +41,9 @@ def test_every_part_of_the_gpu_script_measures_what_it_says(tmp_path: Path) -> N
             assert world[way]["order_equal_to_cpu"] and world[way]["pixels_equal_to_cpu"]
             assert len(world[way]["weights"]) == 64, "all ranks end with the same weights"
         assert size == "1" or world["exact"]["weights_equal_to_world_1"]
+
+    assert kept["pictures"]["share_of_a_step"]["share"] < 1
+    assert all(rate["median"] > 0 for rate in kept["pictures"]["images_per_second"].values())
 
     length = kept["accuracy"]
     assert length["epochs_planned"] == length["epochs_asked"] == len(length["curves"]) == 2

@@ -21,8 +21,9 @@ COMMANDS = {
     "run": {"JOB", "--set", "--name", "--workers", "--json"},
     "resume": {"RUN", "--workers", "--json"},
     "validate": {"JOB", "--set", "--name"},
+    "preview": {"JOB", "--set", "--name", "--out"},
     "schema": set(),
-    "evaluate": {"RUN", "--json"},
+    "evaluate": {"RUN", "--robustness", "--json"},
     "predict": {"RUN", "IMAGE", "--json"},
     "doctor": {"--json"},
 }
@@ -141,6 +142,10 @@ def test_evaluate_and_predict(capsys, monkeypatch):
         def evaluate(self):
             return {"top1": 0.5, "per_class": {"cat": 1.0, "dog": None}, "confusion": [[1, 0], [0, 0]]}
 
+        def robustness(self):
+            found = {"strengths": [1, 2, 3, 4, 5], "top1": [0.9, 0.8, 0.7, 0.6, 0.51234], "mean": 0.702}
+            return {"set": "test", "samples": 10, "top1": 0.98765, "changes": {"rotation": found}}
+
         def predict(self, images, top=5):
             return [{"image": str(image), "predictions": guesses} for image in images]
 
@@ -150,11 +155,15 @@ def test_evaluate_and_predict(capsys, monkeypatch):
     assert code == 0 and "per_class.cat" in out and "dog" not in out and "confusion" not in out
     code, out, _ = call(capsys, "evaluate", "a", "--json")
     assert json.loads(out) == Model().evaluate()
+    code, out, _ = call(capsys, "evaluate", "a", "--robustness")
+    assert code == 0 and "98.8" in out and "rotation 1 … 5" in out and "51.2" in out and "70.2" in out
+    code, out, _ = call(capsys, "evaluate", "a", "--robustness", "--json")
+    assert json.loads(out) == Model().robustness()
     code, out, _ = call(capsys, "predict", "a", "x.png", "[b].png")
     assert code == 0 and "x.png" in out and "[b].png" in out and "75.00 %" in out
     code, out, _ = call(capsys, "predict", "a", "x.png", "--json")
     assert json.loads(out) == [{"image": "x.png", "predictions": guesses}]
-    assert loaded == ["a"] * 4
+    assert loaded == ["a"] * 6
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", errors.ClusterError.exit_code)])

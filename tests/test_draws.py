@@ -55,6 +55,35 @@ def test_beta_has_its_quantiles(alpha: float) -> None:
     assert abs(found - stats.beta(alpha, alpha).ppf(u.numpy())).max() < 1e-6
 
 
+def test_pixel_bits_are_a_function_of_sample_and_place() -> None:
+    whole = draws.pixel_bits(3, 5, IDS[:100], "noise.0", count=40)
+    assert torch.equal(draws.pixel_bits(3, 5, torch.tensor([17, 42]), "noise.0", count=11), whole[[17, 42], :11])
+    assert len(whole.unique()) == whole.numel()
+    for other in ({"seed": 4}, {"epoch": 6}, {"operation": "noise.1"}, {"draw": 1}):
+        arguments = {"seed": 3, "epoch": 5, "ids": IDS[:100], "operation": "noise.0", "count": 40} | other
+        assert not (draws.pixel_bits(**arguments) == whole).any()  # type: ignore[arg-type]
+
+
+def test_normals_are_normal_and_independent() -> None:
+    """Over one hash's four, neighbouring hashes, and neighbouring ids."""
+    normals = draws.normal_from_bits(draws.pixel_bits(0, 1, IDS[:2000], "noise.0", count=100)).double()
+    assert normals.shape == (2000, 400)
+    count = normals.numel()
+    assert abs(normals.mean()) < 4 / count**0.5 and abs(normals.var() - 1) < 4 * (2 / count) ** 0.5
+    assert stats.kstest(normals.flatten().numpy()[::7], "norm").pvalue > 1e-3
+    for lag in (1, 2, 3, 4, 32):
+        for a, b in ((normals[:, lag:], normals[:, :-lag]), (normals[lag:], normals[:-lag])):
+            for power in (1, 2):
+                pair = torch.stack([a.flatten() ** power, b.flatten() ** power])
+                assert abs(torch.corrcoef(pair)[0, 1]) < 4.5 / count**0.5
+
+
+def test_normals_are_the_quantiles_of_each_sixteen_bits() -> None:
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.int64)
+    wanted = stats.norm.ppf((torch.arange(1 << 16).double().numpy() + 0.5) / (1 << 16))
+    assert abs(draws.normal_from_bits(every[None])[0].double().numpy() - wanted).max() < 1e-6
+
+
 def test_permutation_holds_everything_once_and_changes_with_the_epoch() -> None:
     first, second = draws.permutation(0, 0, 1000), draws.permutation(0, 1, 1000)
     assert first.sort().values.tolist() == list(range(1000))

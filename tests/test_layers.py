@@ -44,6 +44,7 @@ LIBRARIES = {
     "augment": {"torch"},
     "model": {"safetensors", "timm", "torch", "torchvision"},
     "train": {"PIL", "numpy", "torch"},
+    "report": {"matplotlib", "torch"},
     "cluster": {"ray", "torch"},
     "doctor.py": {"packaging", "torch", "torchvision"},
     "cli.py": {"rich"},

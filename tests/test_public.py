@@ -118,6 +118,7 @@ def test_the_error_tree():
         "DataError": 3,
         "DivergedError": 4,
         "ClusterError": 5,
+        "RankError": 5,
         "ArtifactError": 6,
         "StorageError": 7,
         "InterruptedRunError": 130,

@@ -1,4 +1,4 @@
-"""What one GPU shows: speed, accuracy, no waiting in a step, ranks that share it, and Ray. From the project's folder:
+"""What one GPU shows: speed, accuracy, waiting, augmentation, ranks that share it, Ray. From the project's folder:
 
     python -m bench.gpu --data PATH                                  # all parts in 9 minutes
     python -m bench.gpu --data PATH --parts accuracy --epochs 100    # one part with all the time
@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from bench.gpu.lengths import accuracy, through_ray
+from bench.gpu.pictures import pictures
 from bench.gpu.shared import GPU, RESULTS, Bench, say
 from bench.gpu.speed import throughput
 from bench.gpu.waits import sync
@@ -27,6 +28,7 @@ from bench.gpu.worlds import worlds
 PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
     "sync": (sync, 2),
     "throughput": (throughput, 4),
+    "pictures": (pictures, 1),
     "worlds": (worlds, 3),
     "ray": (through_ray, 2),
     "accuracy": (accuracy, 4),

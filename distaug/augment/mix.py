@@ -8,7 +8,7 @@ that of the box as it was really cut.
 import torch
 from torch import Tensor
 
-from distaug.draws import beta, uniform
+from distaug.draws import beta, uniforms
 from distaug.spec.augment import MixSpec
 
 __all__ = ["cutmix_weights", "mix", "mix_weights", "soft_targets"]
@@ -54,47 +54,52 @@ def cutmix_weights(lam: Tensor, centre_y: Tensor, centre_x: Tensor, height: int,
 
 
 def mix_weights(
-    spec: MixSpec, ids: Tensor, height: int, width: int, *, seed: int, epoch: int, step: int, shard: int
+    spec: MixSpec,
+    ids: Tensor,
+    height: int,
+    width: int,
+    *,
+    seed: int,
+    epoch: int,
+    step: int,
+    shard: int,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Draw the pixel weights of a shard.
 
     Args:
         spec: Section `mix` of the job, with `mixup` or `cutmix` on.
-        ids: (B,) int64 sample ids.
+        ids: (B,) int64 sample ids, on the host.
         height: H in pixels.
         width: W in pixels.
         seed: Seed of the job.
         epoch: Epoch from 0.
         step: Step within the epoch from 0.
         shard: Shard within the step from 0.
+        device: Where the weights are wanted; None: on the host.
 
     Returns:
-        (B, 1, H, W) float32, or a shape that broadcasts to it: (1, 1, H, W) in the mode `batch`.
+        (B, 1, H, W) float32, or a shape that broadcasts to it: 1 for B in the mode `batch`, for H and W without CutMix.
     """
     if spec.mode == "batch":
-        keys, operation = torch.full((1,), step << 16 | shard, device=ids.device), "mix.batch"
+        keys, operation = torch.full((1,), step << 16 | shard), "mix.batch"
     elif spec.mode == "pair":
         # Both halves of a pair, sample i and its mirror image B − 1 − i, draw with the smaller of their ids.
         keys, operation = torch.minimum(ids, ids.flip(0)), "mix.sample"
     else:
         keys, operation = ids, "mix.sample"
 
-    def draw(number: int) -> Tensor:
-        return uniform(seed, epoch, keys, operation, number)
-
-    unmixed = torch.ones(len(keys), 1, height, width, device=ids.device)
-    mixup = cutmix = unmixed
-    if spec.mixup:
-        mixup = beta(draw(2), spec.mixup.alpha)[:, None, None, None].expand_as(unmixed)
-    if spec.cutmix:
-        cutmix = cutmix_weights(beta(draw(2), spec.cutmix.alpha), draw(3), draw(4), height, width)
+    u = uniforms(seed, epoch, keys, operation, 5)
     chance_of_cutmix = spec.switch_probability if spec.mixup and spec.cutmix else float(spec.cutmix is not None)
-
-    def choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-        return torch.where(condition[:, None, None, None], yes, no)
-
-    weights = choose(draw(1) < chance_of_cutmix, cutmix, mixup)
-    return choose(draw(0) < spec.probability, weights, unmixed)
+    mixed, cut = u[0] < spec.probability, u[1] < chance_of_cutmix
+    # Whoever is cut is blended with a share of 1, and whoever is blended has a box without pixels.
+    blend = torch.where(mixed & ~cut, beta(u[2], spec.mixup.alpha), 1.0) if spec.mixup else torch.ones(len(keys))
+    if not spec.cutmix:
+        return blend.to(device, non_blocking=True)[:, None, None, None]
+    box = torch.where(mixed & cut, beta(u[2], spec.cutmix.alpha), 1.0)
+    blend, box, middle_y, middle_x = torch.stack([blend, box, u[3], u[4]]).to(device, non_blocking=True)
+    weights: Tensor = cutmix_weights(box, middle_y, middle_x, height, width) * blend[:, None, None, None]
+    return weights
 
 
 def mix(images: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

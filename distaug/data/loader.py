@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distaug import draws
+from distaug.data.balance import quotas, sample_ids
 from distaug.data.decode import CROP_DRAWS
 from distaug.data.open import DataSet, Split
 from distaug.data.prefetch import Ahead
@@ -34,14 +35,14 @@ _MOVED_AT_ONCE = 8192
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pictures with labels and sample ids, on the loader's device."""
+    """Pictures with labels on the loader's device, and their sample ids, which stay on the host."""
 
     images: Tensor
     """(b, 3, S, S) uint8."""
     labels: Tensor
     """(b,) int64."""
     ids: Tensor
-    """(b,) int64, indices into the split."""
+    """(b,) int64 samples: the k-th use of picture i of the split's n is i + n·k."""
     shard: int
     """Which part of the step's global batch it is; 0 in evaluation."""
 
@@ -55,6 +56,11 @@ class _Read:
     """(b,) int64."""
     epoch: int | None
     """Epoch of the random crops; None: the evaluation view."""
+
+    @property
+    def pictures(self) -> Tensor:
+        """(b,) int64 indices into the split."""
+        return self.ids % len(self.split)
 
 
 _Triple = tuple[Tensor, Tensor, Tensor]
@@ -150,7 +156,8 @@ class Loader:
             DataError: The training set is smaller than one global batch.
             JobError: The batch cannot be divided among the shards.
         """
-        self.steps_per_epoch = steps_per_epoch(len(data.train), global_batch)
+        self._quotas = quotas(data.train.labels, spec)
+        self.steps_per_epoch = steps_per_epoch(int(self._quotas.sum()), global_batch)
         self._shard_size = shard_size(global_batch, shards)
         self._data, self._device, self._seed, self._way = data, device, seed, way
         self._global_batch, self._shards, self._own = global_batch, shards, own
@@ -158,14 +165,13 @@ class Loader:
         self._views = Views(spec.loader_workers)
         self._max_pixels = spec.max_pixels
         self._held: dict[Split, tuple[Tensor, Tensor]] = {}
-        self._ids_on = device if way == "device" else torch.device("cpu")
         self._side: torch.cuda.Stream | None = None
         if device.type == "cuda" and way == "stream":
             self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def train(self, epoch: int, start_step: int = 0) -> "Batches[list[Batch]]":
         """Iterate over an epoch's steps from `start_step` on: one list a step, one batch per own shard."""
-        order = draws.permutation(self._seed, epoch, len(self._data.train)).to(self._ids_on)
+        order = sample_ids(self._data.train.labels, self._quotas, self._seed, epoch)
 
         def reads() -> Iterator[_Read]:
             for step in range(start_step, self.steps_per_epoch):
@@ -192,7 +198,7 @@ class Loader:
 
         def reads() -> Iterator[_Read]:
             for _, start, stop in batches:
-                yield _Read(split, torch.arange(start, stop, device=self._ids_on), None)
+                yield _Read(split, torch.arange(start, stop), None)
 
         def numbered(read: _Triple) -> tuple[int, Batch]:
             return next(numbers), Batch(*read, shard=0)
@@ -222,7 +228,8 @@ class Loader:
         if self._device.type == "cpu":
             return self._taken(read)
         pixels, labels = self._on_device(read.split)
-        return pixels.index_select(0, read.ids), labels.index_select(0, read.ids), read.ids
+        pictures = read.pictures.to(self._device, non_blocking=True)
+        return pixels.index_select(0, pictures), labels.index_select(0, pictures), read.ids
 
     def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
         if split not in self._held:
@@ -237,10 +244,10 @@ class Loader:
     def _taken(self, read: _Read) -> _Triple:
         """Read from the mapped cache."""
         assert read.split.pixels is not None
-        images = self._empty(len(read.ids))
+        images, pictures = self._empty(len(read.ids)), read.pictures
         # numpy's take copies whole pictures, lets other threads run, and leaves torch's own to the training.
-        np.take(read.split.pixels.numpy(), read.split.rows[read.ids].numpy(), 0, images.numpy(), mode="clip")
-        return images, self._pinned(read.split.labels[read.ids]), self._pinned(read.ids)
+        np.take(read.split.pixels.numpy(), read.split.rows[pictures].numpy(), 0, images.numpy(), mode="clip")
+        return images, self._pinned(read.split.labels[pictures]), read.ids
 
     def _empty(self, count: int) -> Tensor:
         side = self._data.image_size
@@ -260,7 +267,7 @@ class Loader:
                 images = self._empty(len(read.ids))
                 for place in torch.split(images, _REQUEST):
                     place.copy_(torch.from_numpy(next(pieces)))
-                yield images, self._pinned(read.split.labels[read.ids]), self._pinned(read.ids)
+                yield images, self._pinned(read.split.labels[read.pictures]), read.ids
 
     def _requests(self, read: _Read) -> Iterator[Request]:
         for ids in torch.split(read.ids, _REQUEST):
@@ -268,7 +275,7 @@ class Loader:
             if read.epoch is not None:
                 drawn = [draws.uniform(self._seed, read.epoch, ids, "resized_crop", k) for k in range(CROP_DRAWS)]
                 crops = torch.stack(drawn, 1).tolist()
-            pictures = ids.tolist()
+            pictures = (ids % len(read.split)).tolist()
             yield Request(
                 references=[read.split.reference(i) for i in pictures],
                 names=[read.split.name(i) for i in pictures],
@@ -284,10 +291,10 @@ class Loader:
         torch.cuda.set_device(self._device)  # of this thread
         for images, labels, ids in self._host(reads):
             with torch.cuda.stream(side):
-                moved = tuple(tensor.to(self._device, non_blocking=True) for tensor in (images, labels, ids))
+                moved = tuple(tensor.to(self._device, non_blocking=True) for tensor in (images, labels))
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(side)
-            yield (moved[0], moved[1], moved[2]), event
+            yield (moved[0], moved[1], ids), event
 
     def _arriving(self, sent: "Ahead[tuple[_Triple, torch.cuda.Event]]") -> Iterator[_Triple]:
         """Make the training's stream wait for each copy; the host does not."""
@@ -295,7 +302,7 @@ class Loader:
             for read, event in sent:
                 stream = torch.cuda.current_stream(self._device)
                 stream.wait_event(event)
-                for tensor in read:
+                for tensor in read[:2]:
                     tensor.record_stream(stream)  # its memory belongs to the side stream
                 yield read
         finally:

@@ -1,6 +1,6 @@
 """Which rank reads which pictures: pure arithmetic on positions, no pictures and no torch.
 
-A position is a place in the epoch's permutation. Step t takes the positions t*B to (t+1)*B for a global batch
+A position is a place in the epoch's order. Step t takes the positions t*B to (t+1)*B for a global batch
 of B; its shard s takes the s-th of `shards` equal parts. Ranks own whole shards, so their number changes no
 batch.
 """
@@ -53,7 +53,7 @@ def own_shards(rank: int, world: int, shards: int) -> range:
 
 
 def positions(step: int, shard: int, global_batch: int, shards: int) -> range:
-    """Return the places in the epoch's permutation that one shard of one step takes.
+    """Return the places in the epoch's order that one shard of one step takes.
 
     Raises:
         JobError: The batch cannot be divided evenly.

@@ -44,6 +44,7 @@ def conflicts(job: JobSpec) -> Iterator[Conflict]:
     """Yield every set of fields that cannot work together."""
     yield from _data_conflicts(job.data)
     yield from _augment_conflicts(job.augment, job.mix, job.data)
+    yield from _balance_conflicts(job)
     yield from _optimizer_conflicts(job.train.optimizer)
     yield from _schedule_conflicts(job.train)
     yield from _epoch_conflicts(job)
@@ -62,6 +63,9 @@ def _data_conflicts(data: DataSpec) -> Iterator[Conflict]:
         yield Conflict("data.download", message, ("data.source",))
     if data.synthetic != SyntheticSpec() and data.source != "synthetic":
         yield Conflict("data.synthetic", f"has no meaning with {source}; leave it out", ("data.source",))
+    if data.repeat_threshold != "auto" and data.balance != "repeat_factor":
+        message = f"has no meaning with `balance: {data.balance}`; set `balance: repeat_factor`, or leave it out"
+        yield Conflict("data.repeat_threshold", message, ("data.balance",))
     held_out = data.val_fraction + data.test_fraction
     if held_out >= 1:
         message = f"val_fraction + test_fraction is {held_out:g}; below 1 is allowed, the rest is trained on"
@@ -95,6 +99,14 @@ def _optimizer_conflicts(optimizer: OptimizerSpec) -> Iterator[Conflict]:
     if not all(0 <= beta < 1 for beta in optimizer.betas):
         message = f"both must be at least 0 and below 1, found {list(optimizer.betas)}"
         yield Conflict("train.optimizer.betas", message)
+
+
+def _balance_conflicts(job: JobSpec) -> Iterator[Conflict]:
+    if job.data.balance == "class_balanced" and job.train.class_weights != "none":
+        message = (
+            f"`{job.train.class_weights}` would count rarity twice beside `data.balance: class_balanced`; leave one out"
+        )
+        yield Conflict("train.class_weights", message, ("data.balance",))
 
 
 def _schedule_conflicts(train: TrainSpec) -> Iterator[Conflict]:

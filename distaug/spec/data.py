@@ -49,6 +49,10 @@ class DataSpec(Section):
     """Keep at most this many training pictures of each class."""
     long_tail_ratio: float | None = Field(default=None, ge=1)
     """Thin out the training set until the first class has this many times the pictures of the last."""
+    balance: Literal["none", "repeat_factor", "class_balanced"] = "none"
+    """How often an epoch uses the pictures: each once, those of rare classes more often, or all classes alike."""
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Classes with a smaller share of the training set are repeated (arXiv:1908.03195); `auto`: an equal share."""
     max_damaged: int = Field(default=10, ge=0)
     """Damaged pictures are skipped and named in the log; more than this many end the run."""
     max_pixels: int = Field(default=64_000_000, ge=1)

@@ -61,9 +61,16 @@ def to_dict(job: JobSpec) -> dict[str, Any]:
     return job.model_dump(mode="json")
 
 
-def digest(job: JobSpec) -> str:
-    """Return the sha256 of whatever changes the training: not the name, the folder or the cluster."""
-    part = {k: v for k, v in to_dict(job).items() if k not in NOT_PART_OF_THE_TRAINING}
+def digest(job: JobSpec, *, as_written: bool = False) -> str:
+    """Return the sha256 of whatever changes the training: not the name, the folder or the cluster.
+
+    Args:
+        job: The job.
+        as_written: Of the fields alone that its file sets. The job.yaml of a run spells out all that there were when it
+            was written, so that neither a field which came later nor another default makes it another job.
+    """
+    values = job.model_dump(mode="json", exclude_unset=as_written)
+    part = {k: v for k, v in values.items() if k not in NOT_PART_OF_THE_TRAINING}
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
 
 
@@ -82,9 +89,11 @@ def differences(asked: JobSpec, stored: JobSpec) -> list[tuple[str, Any, Any]]:
     A field that `asked` leaves to `auto` takes whatever was decided for the stored job.
     """
     ours, theirs = dict(leaves(to_dict(asked))), dict(leaves(to_dict(stored)))
+    # What was decided may be a mapping where `auto` was one word.
+    auto = tuple(f"{path}." for path, value in ours.items() if value == "auto")
     found = []
     for path in sorted(ours.keys() | theirs.keys()):
-        if path.split(".")[0] in NOT_PART_OF_THE_TRAINING or ours.get(path) == "auto":
+        if path.split(".")[0] in NOT_PART_OF_THE_TRAINING or f"{path}.".startswith(auto):
             continue
         if ours.get(path) != theirs.get(path):
             found.append((path, ours.get(path), theirs.get(path)))

@@ -140,15 +140,20 @@ def _mend(values: Any, keys: Keys) -> None:
     """Take a wrong value out, or put a stand-in where one is required."""
     while isinstance(keys[-1], int):  # a list with a wrong entry goes as a whole, so that no position moves
         keys = keys[:-1]
+    section = values
     try:
         for key in keys[:-1]:
-            values = values[key]
+            section = section[key]
     except (KeyError, IndexError):
         return  # went together with another wrong value
     if keys in STAND_INS:
-        values[keys[-1]] = copy.deepcopy(STAND_INS[keys])
+        section[keys[-1]] = copy.deepcopy(STAND_INS[keys])
+    elif keys[-1] not in section:  # something is missing in it
+        _mend(values, keys[:-1])
     else:
-        values.pop(keys[-1], None)
+        section.pop(keys[-1])
+        if not section and isinstance(keys[-2], int):  # an operation without its name is wrong again
+            _mend(values, keys[:-1])
 
 
 def _overlap(one: Keys, other: Keys) -> bool:

@@ -65,6 +65,8 @@ class TrainSpec(Section):
     """The learning rate over time."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Mass spread evenly over all classes (arXiv:1512.00567)."""
+    class_weights: Literal["none", "inverse_frequency", "effective_number"] = "none"
+    """Weights in the training loss that rise with the rarity of a class (`effective_number`: arXiv:1901.05555)."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient over the global batch; null: not clipped."""
     ema: EmaSpec | None = None
@@ -108,3 +110,5 @@ class EvaluateSpec(Section):
 
     batch: int = Field(default=500, ge=1)
     """Pictures per step on each worker."""
+    tta: list[Literal["flip", "shift"]] = []
+    """Judge the test set once more by the mean over mirrored pictures, pictures shifted by one pixel, or both."""

@@ -42,7 +42,7 @@ class EpochRecord:
     lr: float
     """Learning rate of the last step."""
     train_loss: float
-    """Mean over the training pictures, with soft targets."""
+    """Mean over the training pictures, with soft targets and the weights of their classes."""
     train_top1: float
     """Share of training pictures that were right, weighted by the mixing ratio where they were mixed."""
     train_top1_mixed: bool
@@ -95,7 +95,7 @@ class Result:
     best: dict[str, Any] | None = None
     """epoch, top1, loss, metric: of the chosen epoch, on the validation set."""
     test: dict[str, Any] | None = None
-    """top1, top5, macro, loss, raw_top1, ema_top1, per_class, samples: the figures to quote as accuracy."""
+    """top1, top5, macro, loss, raw_top1, ema_top1, tta_top1, per_class, samples: the figures to quote as accuracy."""
     val: dict[str, Any] | None = None
     """The chosen model on the validation set."""
     final: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 """What this process computes on, and with how many threads."""
 
+import ctypes
 import os
 import socket
 from pathlib import Path
@@ -10,9 +11,17 @@ from distaug.errors import ClusterError
 from distaug.spec.job import JobSpec
 from distaug.train.world import World
 
-__all__ = ["available_cores", "gpu_problem", "pick_device", "threads_per_worker", "usable_gpus"]
+__all__ = [
+    "available_cores",
+    "gpu_problem",
+    "keep_freed_memory",
+    "pick_device",
+    "threads_per_worker",
+    "usable_gpus",
+]
 
 _DRIVER = Path("/proc/driver/nvidia/version")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def available_cores() -> int:
@@ -24,6 +33,18 @@ def available_cores() -> int:
         if limit != "max":
             cores = min(cores, max(1, int(limit) // int(period)))
     return cores
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step, on a CPU, instead of giving it back to the system.
+
+    A step allocates the same tensors as the one before. Given back, each page would have to be fetched and cleared
+    anew: a tenth of the time of a step, measured. Only glibc has the switch.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_MAX, 0)
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def usable_gpus() -> int:

@@ -111,9 +111,9 @@ def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
 
 
 def _test_numbers(test: dict[str, Counts]) -> dict[str, Any]:
-    numbers = test["model"].to_dict()
-    raw = test["raw"].to_dict()["top1"] if "raw" in test else numbers["top1"]
-    return numbers | {"raw_top1": raw, "ema_top1": numbers["top1"] if "raw" in test else None}
+    numbers, top1 = test["model"].to_dict(), {name: counts.to_dict()["top1"] for name, counts in test.items()}
+    ema = numbers["top1"] if "raw" in test else None
+    return numbers | {"raw_top1": top1.get("raw", top1["model"]), "ema_top1": ema, "tta_top1": top1.get("tta")}
 
 
 def _val_numbers(chosen: EpochRecord) -> dict[str, Any] | None:

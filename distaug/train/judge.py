@@ -5,6 +5,7 @@ import datetime
 import torch
 
 from distaug.augment import normalise
+from distaug.augment.tta import Averaged
 from distaug.data.open import Split
 from distaug.data.shard import eval_batches
 from distaug.errors import DivergedError
@@ -39,6 +40,8 @@ def check_finite(t: Training) -> dict[str, float]:
 def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
     """Evaluate on a set: as `model` what is the model (EMA where there is one), as `raw` the raw weights beside it.
 
+    On the test set also as `tta` the model with test-time augmentation, where the job asks for it.
+
     Args:
         t: The training.
         split: The set; None gives no counts.
@@ -47,6 +50,8 @@ def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
     if split is None:
         return {}
     models = {"model": t.module} if t.ema is None else {"model": t.ema.module, "raw": t.module}
+    if name == "test" and t.job.evaluate.tta:
+        models["tta"] = Averaged(models["model"], t.job.evaluate.tta)
     layout = torch.channels_last if t.job.model.channels_last else torch.contiguous_format
     mean, std = t.augment.mean, t.augment.std
     return evaluate(

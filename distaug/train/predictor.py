@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from distaug.augment import normalise
+from distaug.augment.tta import Averaged
 from distaug.data import decode
-from distaug.data.loader import Loader, choose_way
-from distaug.data.open import DataSet, open_data
+from distaug.data.loader import Batch, Loader, choose_way
+from distaug.data.open import Split, open_data
 from distaug.data.shard import eval_batches, own_shards
 from distaug.errors import DataError, StorageError
 from distaug.model.sources import make
@@ -26,6 +27,7 @@ from distaug.store.model_files import read_model
 from distaug.store.rundir import RunDir
 from distaug.train.evaluate import Counts, evaluate
 from distaug.train.precision import Precision
+from distaug.train.robustness import STRENGTHS, changed
 from distaug.train.world import SoloWorld
 
 __all__ = ["Classifier", "Picture", "load"]
@@ -161,29 +163,62 @@ class Classifier:
 
         Returns:
             `set` (`test` or `val`), top1, top5, macro, per_class (by name; None without pictures), loss,
-            samples, and for up to 100 classes `confusion`: rows are true classes, columns predicted ones.
+            samples, tta_top1 (None where the job has no `evaluate.tta`), and for up to 100 classes `confusion`:
+            rows are true classes, columns predicted ones.
 
         Raises:
             DataError: The data set is missing, or has neither set.
         """
-        log = logging.getLogger("distaug")
-        data = open_data(self.job.data, final_fit=self.job.train.final_fit, log=log.info)
-        if data.digest != self.card["data_digest"]:
-            log.warning(
-                f"the data is not what run {self.job.name!r} was trained on (digest {data.digest[:12]}, "
-                f"in the run {self.card['data_digest'][:12]}): these figures are not those of its result"
-            )
-        name = "test" if data.test is not None else "val"
-        counts = self._judge(data, name)
-        numbers = counts.to_dict() | {"set": name}
-        numbers["per_class"] = dict(zip(self.classes, counts.per_class, strict=True))
+        models: dict[str, nn.Module] = {"model": self.module}
+        if self.job.evaluate.tta:
+            models["tta"] = Averaged(self.module, self.job.evaluate.tta)
+        name, split, loader = self._open()
+        with closing(loader):
+            counts = self._judge(models, loader.evaluate(name), len(split))
+        numbers = counts["model"].to_dict() | {"set": name}
+        numbers["tta_top1"] = counts["tta"].to_dict()["top1"] if "tta" in counts else None
+        numbers["per_class"] = dict(zip(self.classes, counts["model"].per_class, strict=True))
         if len(self.classes) <= _LARGEST_CONFUSION:
-            numbers["confusion"] = counts.confusion.tolist()
+            numbers["confusion"] = counts["model"].confusion.tolist()
         return numbers
 
-    def _judge(self, data: DataSet, name: str) -> Counts:
-        job, device = self.job, self.precision.device
-        split = data.test if name == "test" else data.val
+    def robustness(self) -> dict[str, Any]:
+        """Judge the model on the same set with its pictures changed, ever more strongly.
+
+        Returns:
+            `set`, samples, top1 on the pictures as they are, and `changes`: for each of `STRENGTHS` its `strengths`,
+            the top1 on each of them, and their `mean`.
+
+        Raises:
+            DataError: As for `evaluate`.
+        """
+        name, split, loader = self._open()
+
+        def top1(batches: Iterable[tuple[int, Batch]]) -> float:
+            return float(self._judge({"model": self.module}, batches, len(split))["model"].to_dict()["top1"])
+
+        def changes(change: str, strength: float) -> Iterable[tuple[int, Batch]]:
+            return ((number, changed(batch, change, strength)) for number, batch in loader.evaluate(name))
+
+        with closing(loader):
+            plain = top1(loader.evaluate(name))
+            found = {change: [top1(changes(change, s)) for s in strengths] for change, strengths in STRENGTHS.items()}
+        rows = {
+            change: {"strengths": list(STRENGTHS[change]), "top1": shares, "mean": sum(shares) / len(shares)}
+            for change, shares in found.items()
+        }
+        return {"set": name, "samples": len(split), "top1": plain, "changes": rows}
+
+    def _open(self) -> tuple[str, Split, Loader]:
+        """Open the set to judge on; return its name, the set and what reads it."""
+        job, device, log = self.job, self.precision.device, logging.getLogger("distaug")
+        data = open_data(job.data, final_fit=job.train.final_fit, log=log.info)
+        if data.digest != self.card["data_digest"]:
+            log.warning(
+                f"the data is not what run {job.name!r} was trained on (digest {data.digest[:12]}, "
+                f"in the run {self.card['data_digest'][:12]}): these figures are not those of its result"
+            )
+        name, split = ("test", data.test) if data.test is not None else ("val", data.val)
         if split is None:
             raise DataError("the data has neither a test nor a validation set; give one or `data.test_fraction`")
         shards = 1 if job.train.shards == "auto" else job.train.shards
@@ -198,20 +233,22 @@ class Classifier:
             spec=spec,
             way=choose_way(data, spec, device),
             eval_batch=job.evaluate.batch,
-            rank=0,
-            world=1,
         )
-        with closing(loader):
-            return evaluate(
-                {"model": self.module},
-                loader.evaluate(name),
-                classes=len(self.classes),
-                total_batches=len(eval_batches(len(split), job.evaluate.batch, 0, 1)),
-                prepare=self.prepare,
-                autocast=self.precision.autocast,
-                world=SoloWorld(),
-                device=device,
-            )["model"]
+        return name, split, loader
+
+    def _judge(
+        self, models: dict[str, nn.Module], batches: Iterable[tuple[int, Batch]], samples: int
+    ) -> dict[str, Counts]:
+        return evaluate(
+            models,
+            batches,
+            classes=len(self.classes),
+            total_batches=len(eval_batches(samples, self.job.evaluate.batch, 0, 1)),
+            prepare=self.prepare,
+            autocast=self.precision.autocast,
+            world=SoloWorld(),
+            device=self.precision.device,
+        )
 
     def _probabilities(self, views: decode.Pixels) -> Tensor:
         images = torch.from_numpy(views).permute(0, 3, 1, 2).to(self.precision.device)

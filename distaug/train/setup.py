@@ -6,9 +6,10 @@ from typing import TypeVar
 import torch
 
 from distaug.augment import Augment
+from distaug.data.balance import strengths
 from distaug.data.loader import Loader, choose_way
 from distaug.data.open import DataSet, open_data
-from distaug.data.shard import own_shards, steps_per_epoch
+from distaug.data.shard import own_shards
 from distaug.errors import ClusterError, DataError, DistaugError, JobError
 from distaug.model import registry
 from distaug.model.ema import Ema
@@ -18,7 +19,8 @@ from distaug.store.rundir import RunDir
 from distaug.train import optim, precision
 from distaug.train.attempts import note_start
 from distaug.train.decide import Memory
-from distaug.train.device import pick_device, threads_per_worker
+from distaug.train.device import keep_freed_memory, pick_device, threads_per_worker
+from distaug.train.loss import class_weights
 from distaug.train.reporter import Reporter
 from distaug.train.state import Tally, Training
 from distaug.train.sums import Gradients, NormStatistics, Tree, distribute
@@ -59,6 +61,8 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     device = _together(world, lambda: pick_device(job, world))
     threads = threads_per_worker(job, world)
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     log = reporter.log if world.rank == 0 else (lambda message: None)
     data = _together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
     digests = world.gather(data.digest)
@@ -70,7 +74,8 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     )
     job = _together(world, lambda: _resolve(job, data, built, world, device, threads))
     assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
-    assert job.data.mean != "auto" and job.data.std != "auto"
+    if job.precision == "fp16" and device.type == "cpu":
+        log("precision: fp16 is about 50 times slower than bf16 on a CPU; it is there for tests of correctness")
     if world.rank == 0 and not run.exists():
         run.save_job(job)
     shards, own = job.train.shards, own_shards(world.rank, world.size, job.train.shards)
@@ -81,6 +86,20 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         torch.use_deterministic_algorithms(True, warn_only=True)
     if job.train.compile:
         module.compile()
+    loader = Loader(
+        data,
+        device=device,
+        seed=job.seed,
+        global_batch=job.train.global_batch,
+        shards=shards,
+        own=own,
+        spec=job.data,
+        way=job.data.batches,
+        eval_batch=job.evaluate.batch,
+        rank=world.rank,
+        world=world.size,
+    )
+    weights = class_weights(data.train.labels.bincount(), job.train.class_weights)
     training = Training(
         job=job,
         run=run,
@@ -88,42 +107,21 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         reporter=reporter,
         device=device,
         data=data,
-        loader=Loader(
-            data,
-            device=device,
-            seed=job.seed,
-            global_batch=job.train.global_batch,
-            shards=shards,
-            own=own,
-            spec=job.data,
-            way=job.data.batches,
-            eval_batch=job.evaluate.batch,
-            rank=world.rank,
-            world=world.size,
-        ),
+        loader=loader,
         module=module,
         head=built.head,
         trainable=built.trainable,
         precision=arithmetic,
-        augment=Augment(
-            job.augment,
-            data.image_size,
-            len(data.classes),
-            mix=job.mix,
-            label_smoothing=job.train.label_smoothing,
-            mean=job.data.mean,
-            std=job.data.std,
-            seed=job.seed,
-            dtype=arithmetic.activations,
-            memory_format=torch.channels_last if job.model.channels_last else torch.contiguous_format,
-        ),
+        augment=_augment(job, data, arithmetic),
         ema=Ema(module, job.train.ema.decay) if job.train.ema else None,
         optimizer=optim.build(job, module, built.head),
         tally=Tally(device, job.train.label_smoothing, len(data.classes)),
         tree=tree,
         norms=NormStatistics(module, tree, world, shards),
-        steps=steps_per_epoch(len(data.train), job.train.global_batch),
-        job_digest=digest(job),
+        class_weights=None if weights is None else weights.to(device),
+        steps=loader.steps_per_epoch,
+        # At a run's first start other ranks may not see the file yet: it says what this job does.
+        job_digest=digest(run.load_job(), as_written=True) if run.exists() else digest(job),
     )
     _together(world, lambda: _restore(training))
     unfreeze(training)
@@ -142,6 +140,26 @@ def unfreeze(t: Training) -> None:
     assert t.job.train.shards != "auto"
     t.model = distribute(t.module, t.world, t.device)
     t.gradients = Gradients(t.model, t.tree, t.world, t.job.train.shards)
+
+
+def _augment(job: JobSpec, data: DataSet, arithmetic: precision.Precision) -> Augment:
+    assert job.data.mean != "auto" and job.data.std != "auto"
+    try:
+        return Augment(
+            job.augment,
+            data.image_size,
+            len(data.classes),
+            mix=job.mix,
+            label_smoothing=job.train.label_smoothing,
+            mean=job.data.mean,
+            std=job.data.std,
+            seed=job.seed,
+            dtype=arithmetic.activations,
+            memory_format=torch.channels_last if job.model.channels_last else torch.contiguous_format,
+            classes=data.classes,
+        )
+    except ValueError as error:
+        raise JobError(f"augment.{error}") from error
 
 
 def _resolve(
@@ -163,12 +181,16 @@ def _resolve(
     mean, std = job.data.mean, job.data.std
     if mean == "auto":
         mean, std = built.mean or data.mean, built.std or data.std
+    augment = job.augment
+    if augment.class_strength == "auto":
+        augment = augment.model_copy(update={"class_strength": strengths(data.train.labels, data.classes)})
     optimizer = train.optimizer
     decay = optim.DEFAULT_WEIGHT_DECAY[optimizer.name]
     start = train.epochs // 2 if job.stop.start_epoch == "auto" else job.stop.start_epoch
     return job.model_copy(
         update={
             "precision": arithmetic,
+            "augment": augment,
             "data": job.data.model_copy(
                 update={"image_size": data.image_size, "batches": batches, "mean": mean, "std": std}
             ),

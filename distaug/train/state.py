@@ -99,6 +99,8 @@ class Training:
     tree: Tree | None
     """The fixed order of sums over shards; None where `exact` is off."""
     norms: NormStatistics
+    class_weights: Tensor | None
+    """(K,) weights of the classes in the loss; None: all alike."""
     steps: int
     """Steps of an epoch."""
     job_digest: str

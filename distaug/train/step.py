@@ -30,7 +30,8 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
         with t.gradients.backward(shard):
             with t.precision.autocast():
                 logits = t.model(images)
-            loss = torch.nn.functional.cross_entropy(logits.to(targets.dtype), targets)
+            # With soft targets even the weighted loss is divided by the number of pictures, so that shards add up.
+            loss = torch.nn.functional.cross_entropy(logits.to(targets.dtype), targets, t.class_weights)
             t.precision.scaler.scale(loss * t.gradients.loss_scale).backward()  # type: ignore[no-untyped-call]
         t.gradients.add(shard)
         t.tally.add(loss.detach(), logits.detach(), targets)

@@ -15,7 +15,7 @@ class Watch:
 
     Args:
         world: The ranks.
-        every_minutes: Time between saves in mid-epoch.
+        every_minutes: Longest time between saves in mid-epoch.
     """
 
     def __init__(self, world: World, every_minutes: float) -> None:
@@ -43,7 +43,8 @@ class Watch:
             return False, False
         now = monotonic()
         pace = max(1e-4, (now - self._looked_at) / self._steps)
-        due = self._world.rank == 0 and now - self._saved_at >= self._save_every_s
+        # Due as well when the next look would come too late, so that no more than that is ever lost.
+        due = self._world.rank == 0 and now - self._saved_at + now - self._looked_at >= self._save_every_s
         # The slowest rank sets the number of steps until all look again.
         most = min(_MOST_STEPS, max(1, int(_LOOK_EVERY_S / pace)))
         stop_all, save_all, fewest = self._world.max([float(self._stop), float(due), -float(most)])

@@ -71,3 +71,9 @@ def test_wrong_pictures_are_refused_with_what_was_found() -> None:
         augment()(IMAGES.float(), LABELS, IDS, epoch=0, step=0)
     with pytest.raises(ValueError, match=r"found \(8, 3, 15, 16\)"):
         augment()(IMAGES[:, :, 1:], LABELS, IDS, epoch=0, step=0)
+    with pytest.raises(ValueError, match=r"labels must be int64 of shape \(8,\), one for each picture, found \(7,\)"):
+        augment()(IMAGES, LABELS[1:], IDS, epoch=0, step=0)
+    with pytest.raises(ValueError, match=r"sample_ids must be int64 .* torch.float32"):
+        augment()(IMAGES, LABELS, IDS.float(), epoch=0, step=0)
+    with pytest.raises(ValueError, match="cifar10"):
+        augment(spec={"ops": [{"autoaugment": "cifar11"}]})

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from distaug import draws
+from distaug.data.balance import quotas, sample_ids
 from distaug.data.decode import train_view
 from distaug.data.loader import Batch, Loader, Way, choose_way
 from distaug.data.open import DataSet, open_data
@@ -85,6 +86,21 @@ def test_batches_are_the_epochs_permutation_cut_into_shards(made_up: DataSet, wa
             assert batch.images.dtype == torch.uint8 and batch.images.shape == (6, 3, 8, 8)
             assert torch.equal(batch.images, made_up.train.pictures(batch.ids))
             assert torch.equal(batch.labels, made_up.train.labels[batch.ids])
+
+
+@pytest.mark.parametrize("balance", ["repeat_factor", "class_balanced"])
+@pytest.mark.parametrize("way", ["device", "stream"])
+def test_a_balanced_epoch_shows_some_pictures_more_than_once(way: Way, balance: str) -> None:
+    spec = DataSpec(source="synthetic", image_size=8, synthetic=SyntheticSpec(samples=200, classes=4))
+    data = open_data(spec.model_copy(update={"long_tail_ratio": 9.0}), log=lambda line: None)
+    n, loader = len(data.train), make(data, way, balance=balance)
+    quota = quotas(data.train.labels, DataSpec(source="synthetic", balance=balance))
+    order = sample_ids(data.train.labels, quota, 5, 1)
+    steps = list(loader.train(1))
+    assert loader.steps_per_epoch == len(steps) == quota.sum() // 24 and order.max() >= n
+    assert torch.equal(torch.cat([ids for *_, ids in flat(steps)]), order[: 24 * len(steps)])
+    for _, images, labels, ids in flat(steps):
+        assert torch.equal(images, data.train.pictures(ids % n)) and torch.equal(labels, data.train.labels[ids % n])
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
@@ -162,7 +178,8 @@ def test_what_does_not_divide_is_refused(made_up: DataSet) -> None:
 
 def expected_crop(data: DataSet, root: Path, epoch: int, i: int) -> np.ndarray:
     uniforms = [float(draws.uniform(5, epoch, torch.tensor([i]), "resized_crop", k)) for k in range(4)]
-    return train_view(np.asarray(Image.open(root / data.train.name(i))), 16, uniforms).transpose(2, 0, 1)
+    picture = Image.open(root / data.train.name(i % len(data.train)))
+    return train_view(np.asarray(picture), 16, uniforms).transpose(2, 0, 1)
 
 
 def test_pictures_of_different_sizes_are_cropped_by_their_own_draws(mixed: DataSet, tmp_path: Path) -> None:
@@ -172,6 +189,17 @@ def test_pictures_of_different_sizes_are_cropped_by_their_own_draws(mixed: DataS
         assert torch.equal(labels, mixed.train.labels[ids])
         for image, i in zip(images, ids.tolist(), strict=True):
             assert np.array_equal(image, expected_crop(mixed, tmp_path / "pictures", 3, i))
+
+
+def test_each_use_of_a_picture_has_a_crop_of_its_own(make_folder: MakeFolder) -> None:
+    root = make_folder({"common": 56, "rare": 4}, [(20, 30), (24, 24)])
+    data = open_data(DataSpec(source="folder", path=str(root), image_size=16), log=lambda line: None)
+    steps = flat(list(make(data, "stream", balance="class_balanced", loader_workers=0).train(3)))
+    assert max(int(ids.max()) for *_, ids in steps) >= 2 * len(data.train), "the rare ones are used often"
+    for _, images, labels, ids in steps:
+        assert torch.equal(labels, data.train.labels[ids % len(data.train)])
+        for image, i in zip(images, ids.tolist(), strict=True):
+            assert np.array_equal(image, expected_crop(data, root, 3, i))
 
 
 def test_evaluation_of_different_sizes_is_the_centre(mixed: DataSet) -> None:

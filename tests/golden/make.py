@@ -26,6 +26,7 @@ from distaug.augment import Augment
 from distaug.augment.geometry import crop, hflip
 from distaug.augment.mix import cutmix_weights, soft_targets
 from distaug.errors import InterruptedRunError
+from distaug.spec.augment import OpSpec
 from distaug.spec.load import load_job
 from distaug.store import records
 from distaug.store.rundir import RunDir
@@ -97,6 +98,9 @@ def exact() -> dict[str, str]:
     found["crop, then flip, normalised"] = _augment(
         {"crop": {}}, {"flip": {}}, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
     )[0]
+    for name in OpSpec.model_fields:
+        if name not in ("crop", "flip"):
+            found[name] = _augment({name: {}})[0]
     found["soft targets"] = soft_targets(LABELS, CLASSES, 0.1)
     found["cutmix: given boxes"] = cutmix_weights(ramp, ramp, 1 - ramp / 2 - 0.25, SIDE, SIDE)
     for mode in ("batch", "pair", "sample"):

@@ -83,14 +83,14 @@ def test_head_for_other_classes_is_new_and_the_rest_is_loaded(tmp_path: Path) ->
 
 def test_what_does_not_fit_is_listed_and_bounded(tmp_path: Path) -> None:
     saved = plain(small(seed=1).module)
-    del saved["stem.0.bias"]
+    del saved["groups.0.2.bias"]
     saved["groups.0.0.weight"] = torch.zeros(8, 24, 5, 5)
     saved |= {f"extra.{i}": torch.zeros(1) for i in range(8)}
     torch.save(saved, tmp_path / "w.pt")
     with pytest.raises(JobError) as caught:
         small(tmp_path / "w.pt")
     message = str(caught.value)
-    assert "1 missing: stem.0.bias" in message
+    assert "1 missing: groups.0.2.bias" in message
     assert "8 unexpected: extra.0, extra.1, extra.2, extra.3, extra.4 and 3 more" in message
     assert "1 of another shape: groups.0.0.weight 8×24×5×5 for 8×24×3×3" in message
     assert "w.pt" in message

@@ -33,6 +33,18 @@ def load(*sets):
             "val_fraction + test_fraction is 1;",
             "data.val_fraction=0.05",
         ),
+        (
+            ["data.repeat_threshold=0.1"],
+            "data.repeat_threshold",
+            "no meaning with `balance: none`",
+            "data.balance=repeat_factor",
+        ),
+        (
+            ["data.balance=class_balanced", "train.class_weights=inverse_frequency"],
+            "train.class_weights",
+            "would count rarity twice",
+            "data.balance=none",
+        ),
         (["data.mean=[0, 0, 0]"], "data.mean", "both `mean` and `std`", "data.std=[1, 1, 1]"),
         (["data.mean=[0, 0, 0]", "data.std=[1, 0, 1]"], "data.std", "found 0", "data.std=[1, 1, 1]"),
         (

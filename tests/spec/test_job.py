@@ -1,12 +1,15 @@
 """The job as a value: what makes two jobs the same, and what the schema says of every field."""
 
+import hashlib
+import json
 import re
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from distaug.spec.job import NOT_PART_OF_THE_TRAINING, JobSpec, differences, digest
-from distaug.spec.load import STAND_INS, parse_job, schema
+from distaug.spec.load import STAND_INS, dump_job, parse_job, schema
 
 SMALLEST = "data: {source: digits}\nmodel: {name: resnet18}\n"
 
@@ -32,6 +35,17 @@ def test_the_digest_is_of_the_training_alone():
         "model.name=a",
     ):
         assert digest(load(change)) != plain
+
+
+def test_a_run_from_before_a_field_existed_has_the_digest_it_had():
+    now = dump_job(load("seed=3"))
+    before = "".join(line for line in now.splitlines(keepends=True) if "balance" not in line)
+    job, older = parse_job(now), parse_job(before)
+    assert before != now and differences(job, older) == [] and digest(older) == digest(job)
+    plain = yaml.safe_load(before)
+    training = {name: plain[name] for name in plain if name not in NOT_PART_OF_THE_TRAINING}
+    found = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+    assert digest(older, as_written=True) == found != digest(job, as_written=True) == digest(job)
 
 
 def test_differences_leave_out_what_changes_no_result_and_what_auto_stood_for():

@@ -101,7 +101,7 @@ def test_name_argument_wins():
         ("mix: {probability: 2}", "found `2`; allowed: a number from 0 to 1"),
         (
             "augment: {ops: [flip]}",
-            "ops.0: found the text `flip`; allowed: a mapping with the keys crop, flip; write `flip: {}`",
+            "ops.0: found the text `flip`; allowed: a mapping with the keys crop, flip, vflip",
         ),
         ("augment: {ops: [{}]}", "names exactly one operation, found none"),
         ("augment: {ops: [{flip: {}, crop: {}}]}", "names exactly one operation, found crop, flip"),

@@ -17,10 +17,10 @@ from distaug.train.world import World
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the job with changes laid over it, section by section."""
+    """Return the job with changes laid over it, section by section; an empty section takes the place of the old one."""
     merged = dict(base)
     for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        nested = value and isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if nested else value
     return merged
 

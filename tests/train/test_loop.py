@@ -12,7 +12,7 @@ from distaug.spec.job import JobSpec
 from distaug.store import checkpoint
 from distaug.train.claim import claim
 from distaug.train.world import SoloWorld
-from tests.train.jobs import judge_again, run_job, small_job
+from tests.train.jobs import judge_again, merge, run_job, small_job
 
 Run = Callable[..., list[Any]]
 
@@ -128,6 +128,7 @@ def test_divergence_ends_the_run_on_all_ranks_and_saves_nothing(ranks: Run, tmp_
     [
         {"precision": "bf16"},
         {"precision": "fp64"},
+        {"precision": "fp16", "model": {"options": {"widths": [8]}}},
         {"train": {"optimizer": {"name": "adamw", "lr": 1e-3}, "schedule": {"name": "one_cycle"}}},
         {"train": {"exact": False}},
         {"model": {"freeze_epochs": 1}},
@@ -160,6 +161,74 @@ def test_frozen_epochs_move_the_head_alone(tmp_path: Path) -> None:
     )
     still = {name for name, value in last.items() if (value == fresh[name]).all()}
     assert still == {"stem.0.weight"}, "what the network itself holds fixed stays fixed"
+
+
+def test_frozen_epochs_are_the_same_on_two_ranks(ranks: Run, tmp_path: Path) -> None:
+    """DistributedDataParallel is made anew when the frozen epochs end."""
+    changes: dict[str, Any] = {"model": {"freeze_epochs": 1}}
+    whole = alone(small_job(tmp_path / "one", **changes))["result"].weights_digest
+    for rank in ranks(2, run_job, small_job(tmp_path / "two", **changes)):
+        assert rank["result"].weights_digest == whole
+
+
+IMBALANCED: dict[str, Any] = {"data": {"per_class": 60, "long_tail_ratio": 20.0}}
+BALANCED = merge(
+    IMBALANCED,
+    {"data": {"balance": "repeat_factor", "repeat_threshold": 0.4}, "train": {"class_weights": "effective_number"}},
+)
+
+
+def test_balance_and_class_weights_are_exact_for_any_ranks_and_after_a_stop(ranks: Run, tmp_path: Path) -> None:
+    plain = alone(small_job(tmp_path / "plain", **IMBALANCED))
+    whole = alone(small_job(tmp_path / "one", **BALANCED))
+    assert whole["history"][0].images > plain["history"][0].images, "pictures of rare classes are repeated"
+    for rank in ranks(2, run_job, small_job(tmp_path / "two", **BALANCED)):
+        assert rank["result"].weights_digest == whole["result"].weights_digest
+        assert rank["result"].test == whole["result"].test
+    stopped = small_job(tmp_path / "stopped", **BALANCED)
+    assert isinstance(alone(stopped, whole["steps"] - 2)["error"], InterruptedRunError)
+    assert alone(stopped)["result"].weights_digest == whole["result"].weights_digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"balance": "repeat_factor"}},
+        {"data": {"balance": "repeat_factor", "repeat_threshold": 0.5}},
+        {"data": {"balance": "class_balanced"}},
+        {"train": {"class_weights": "inverse_frequency"}},
+        {"train": {"class_weights": "effective_number"}},
+    ],
+    ids=str,
+)
+def test_each_remedy_for_imbalance_trains_another_model(tmp_path: Path, change: dict[str, Any]) -> None:
+    job = merge(IMBALANCED, {"train": {"epochs": 1}})
+    digests = {
+        alone(small_job(tmp_path, name, **changes))["result"].weights_digest
+        for name, changes in (("plain", job), ("changed", merge(job, change)))
+    }
+    assert len(digests) == 2
+
+
+def test_class_weights_weigh_the_training_loss_alone(tmp_path: Path) -> None:
+    still = merge(IMBALANCED, {"train": {"epochs": 1, "optimizer": {"lr": 1e-30}}, "mix": {}})
+    plain = alone(small_job(tmp_path, "plain", **still))["history"][0]
+    weighted = merge(still, {"train": {"class_weights": "inverse_frequency"}})
+    found = alone(small_job(tmp_path, "weighted", **weighted))["history"][0]
+    assert found.val_loss == plain.val_loss and found.top1 == plain.top1
+    assert abs(found.train_loss - plain.train_loss) > 0.01
+    assert found.train_top1 == plain.train_top1
+
+
+def test_augmented_views_judge_the_test_set_alike_on_any_number_of_ranks(ranks: Run, tmp_path: Path) -> None:
+    tta: dict[str, Any] = {"evaluate": {"tta": ["flip", "shift"]}, "train": {"optimizer": {"lr": 0.2}}}
+    plain = alone(small_job(tmp_path / "plain", train=tta["train"]))["result"]
+    assert plain.test["tta_top1"] is None
+    one = alone(small_job(tmp_path / "one", **tta))["result"]
+    assert one.weights_digest == plain.weights_digest and one.val == plain.val
+    assert {**one.test, "tta_top1": None} == plain.test and one.test["tta_top1"] != one.test["top1"]
+    for rank in ranks(3, run_job, small_job(tmp_path / "three", **tta)):
+        assert rank["result"].test["tta_top1"] == one.test["tta_top1"]
 
 
 def test_final_fit_trains_on_train_and_val_for_all_epochs(tmp_path: Path) -> None:

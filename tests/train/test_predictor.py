@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import distaug
 from distaug.data.decode import decode, eval_view
+from distaug.data.loader import Batch
 from distaug.data.open import DataSet, open_data
 from distaug.errors import DataError, JobError, StorageError
 from distaug.model import registry
@@ -24,6 +25,7 @@ from distaug.store.model_files import read_model, write_model
 from distaug.store.rundir import RunDir
 from distaug.train.local import train
 from distaug.train.predictor import Classifier, load
+from distaug.train.robustness import STRENGTHS, changed
 
 SIZE = 16
 
@@ -303,7 +305,7 @@ def test_evaluation_counts_every_test_picture_once(digits: tuple[Path, DataSet, 
     right = logits.argmax(1) == labels
     found = load(path).evaluate()
     assert found["set"] == "test" and found["samples"] == len(labels) == 359
-    assert found["top1"] == right.sum().item() / len(labels)
+    assert found["top1"] == right.sum().item() / len(labels) and found["tta_top1"] is None
     hits = (logits.topk(5).indices == labels[:, None]).any(1)
     assert found["top5"] == hits.sum().item() / len(labels)
     assert found["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
@@ -313,6 +315,24 @@ def test_evaluation_counts_every_test_picture_once(digits: tuple[Path, DataSet, 
     confusion = torch.tensor(found["confusion"])
     assert confusion.shape == (10, 10) and confusion.sum(1).tolist() == labels.bincount().tolist()
     assert confusion.diagonal().sum().item() == right.sum().item()
+    json.dumps(found)
+
+
+def test_robustness_is_the_accuracy_on_changed_pictures(digits: tuple[Path, DataSet, nn.Module]) -> None:
+    path, data, module = digits
+    assert data.test is not None
+    labels, ids = data.test.labels, torch.arange(len(data.test))
+    classifier = load(path)
+    found = classifier.robustness()
+    assert (found["set"], found["samples"]) == ("test", 359)
+    assert found["top1"] == classifier.evaluate()["top1"]
+    assert list(found["changes"]) == list(STRENGTHS)
+    for change, row in found["changes"].items():
+        assert row["strengths"] == list(STRENGTHS[change]) and row["mean"] == pytest.approx(sum(row["top1"]) / 5)
+        pictures = changed(Batch(data.test.pictures(ids), labels, ids, 0), change, row["strengths"][4]).images
+        with torch.no_grad():
+            right = module(classifier.prepare(pictures)).argmax(1) == labels
+        assert row["top1"][4] == right.sum().item() / 359
     json.dumps(found)
 
 
@@ -345,6 +365,7 @@ def test_evaluation_repeats_the_figures_of_the_result(tmp_path: Path, precision:
         tmp_path,
         data={"source": "digits", "test_fraction": 0.2, "per_class": 40},
         train={"epochs": 2, "global_batch": 50, "ema": {"decay": 0.9}},
+        evaluate={"tta": ["flip"]},
         precision=precision,
     )
     result = train(job)
@@ -354,6 +375,8 @@ def test_evaluation_repeats_the_figures_of_the_result(tmp_path: Path, precision:
     assert weights_digest(classifier.module.state_dict()) == result.weights_digest
     found = classifier.evaluate()
     assert found["top1"] == result.test["top1"] and found["loss"] == result.test["loss"]
+    assert found["tta_top1"] == result.test["tta_top1"] != found["top1"]
+    assert not any(module.training for module in classifier.module.modules())
     assert list(found["per_class"].values()) == result.test["per_class"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from distaug.spec.job import JobSpec
 from distaug.train.claim import claim
@@ -38,6 +39,20 @@ def test_twenty_steps_of_a_resnet_have_the_same_bits_in_any_world(ranks: Run, tm
     ), "stochastic depth was not on"
 
 
+def test_the_weighted_loss_is_divided_by_the_number_of_pictures(tmp_path: Path) -> None:
+    job = small_job(tmp_path, data={"long_tail_ratio": 5.0}, train={"class_weights": "inverse_frequency"})
+    run, claimed, _ = claim(JobSpec.model_validate(job))
+    t = setup(claimed, run, SoloWorld(), LocalReporter())
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    t.tally.add = lambda *shard: seen.append(shard)  # type: ignore[method-assign]
+    train_step(t, 0, 0, next(t.loader.train(0)))
+    t.close()
+    assert len(seen) == 4 and t.class_weights is not None and len(t.class_weights.unique()) > 1
+    for loss, logits, targets in seen:
+        terms = t.class_weights * targets * logits.log_softmax(1)
+        torch.testing.assert_close(loss, -terms.sum() / len(targets))
+
+
 def collectives_of_three_steps(world: World, job: dict[str, Any]) -> dict[str, int]:
     """Count what the process group is asked to do in steps that neither look for a stop nor end an epoch."""
     run, claimed, _ = claim(JobSpec.model_validate(job))
@@ -45,9 +60,10 @@ def collectives_of_three_steps(world: World, job: dict[str, Any]) -> dict[str, i
     t.tally.start(None, world)
     t.model.train()
     batches = t.loader.train(0)
-    train_step(t, 0, 0, next(batches))
+    for step in (0, 1):  # In the second one DDP lays its buckets anew, once.
+        train_step(t, 0, step, next(batches))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for step in (1, 2, 3):
+        for step in (2, 3, 4):
             train_step(t, 0, step, next(batches))
     t.close()
     return Counter(event.name for event in profile.events() if event.name.startswith("c10d::"))
