@@ -145,6 +145,8 @@ def disturb(run: Run, kind: str, moment: float, dice: random.Random) -> dict[str
     at, lost = time.time(), time.time() - run.newest_save()
     if kind in ("kill driver", "SIGTERM"):
         process.send_signal(signal.SIGKILL if kind == "kill driver" else signal.SIGTERM)
+        if process.wait(PATIENCE_S) == 0:
+            return None  # It was just leaving.
         run.end(process, -signal.SIGKILL if kind == "kill driver" else 130)
         process = run.start("resume", "drill")
     else:
@@ -161,6 +163,8 @@ def disturb(run: Run, kind: str, moment: float, dice: random.Random) -> dict[str
             os.kill(ranks[rank], signal.SIGCONT)
     run.end(process, 0)
     again = run.attempts()[1:]
+    if kind != "SIGSTOP" and not again:
+        return None  # The result was written already, and nothing was left to do.
     event: dict[str, Any] = {
         "kind": kind,
         "workers": run.workers,

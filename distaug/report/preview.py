@@ -1,11 +1,11 @@
 """Pictures of what a job's augmentation does, drawn from its own training pictures."""
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -73,26 +73,22 @@ _SINGLE = [name for name in OpSpec.model_fields if not any(name in policy for po
 _SURE: dict[str, dict[str, Any]] = {name: {"p": 1.0} for name in _SINGLE if name not in ("crop", "flip", "vflip")}
 
 
-def _shown(axes: Axes, image: Tensor, title: str = "") -> None:
-    """Show a picture (3, H, W), uint8 or float in 0 to 1."""
-    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=6, pad=2)
-
-
-def _grid(rows: Sequence[tuple[str, Sequence[Tensor], Sequence[str]]]) -> Figure:
-    """Lay out rows of pictures, each with its name on the left and titles above."""
+def _grid(rows: Sequence[tuple[str, Sequence[Tensor], Sequence[str]]], *, names: bool = True, lines: int = 1) -> Figure:
+    """Lay out rows of pictures, each with its name on the left and titles of some lines above the pictures."""
     columns = max(len(pictures) for _, pictures, _ in rows)
-    figure = Figure(figsize=(_INCH * columns + 1.2, (_INCH + 0.14) * len(rows)), dpi=150)
+    left, title = 1.1 if names else 0.05, 0.05 + 0.11 * lines
+    width, height = left + columns * (_INCH + 0.05), len(rows) * (_INCH + title) + 0.05
+    figure = Figure(figsize=(width, height), dpi=150)
     all_axes = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(
-        left=1.2 / (_INCH * columns + 1.2), right=0.995, top=0.985, bottom=0.005, wspace=0.05, hspace=0.16
+        left=left / width, right=1, top=1 - title / height, bottom=0.02 / height, wspace=0.05, hspace=title / _INCH
     )
     for axes, (name, pictures, titles) in zip(all_axes, rows, strict=True):
-        for place in axes:
+        for place, image, text in zip_longest(axes, pictures, titles):
             place.set_axis_off()
-        for place, image, title in zip(axes, pictures, titles, strict=False):
-            _shown(place, image, title)
+            if image is not None:
+                place.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+                place.set_title(text or "", fontsize=6, pad=2)
         axes[0].text(-0.08, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=7)
     return figure
 
@@ -105,11 +101,11 @@ def _augmented(job: JobSpec, images: Tensor, operation: dict[str, Any]) -> Tenso
 
 
 def _operations(job: JobSpec, images: Tensor, operations: Sequence[dict[str, Any]]) -> Figure:
-    rows = []
+    rows: list[tuple[str, list[Tensor], list[str]]] = []
     for operation in operations:
         ((name, settings),) = operation.items()
         label = f"{name}\n{settings['policy']}" if "policy" in settings else name
-        rows.append((label, [images[0], *_augmented(job, images, operation)], ["as it is"]))
+        rows.append((label, [images[0], *_augmented(job, images, operation)], [] if rows else ["as it is"]))
     return _grid(rows)
 
 
@@ -166,9 +162,7 @@ def _batch(job: JobSpec, data: DataSet, images: Tensor, labels: Tensor, ids: Ten
     width = _DRAWS + 1
     starts = range(0, len(pictures), width)
     rows = [("", list(pictures[start : start + width]), titles[start : start + width]) for start in starts]
-    figure = _grid(rows)
-    figure.subplots_adjust(left=0.005, top=0.94, hspace=0.35)
-    return figure
+    return _grid(rows, names=False, lines=2)
 
 
 def _labels(job: JobSpec, data: DataSet, labels: Tensor) -> Figure:
