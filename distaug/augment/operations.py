@@ -47,8 +47,8 @@ def _between(u: Tensor, ends: Sequence[float]) -> Tensor:
     return ends[0] + u * (ends[1] - ends[0])
 
 
-def _around(u: Tensor, most: float, middle: float = 0.0) -> Tensor:
-    return middle + (2 * u - 1) * most
+def _around(u: Tensor, most: float) -> Tensor:
+    return (2 * u - 1) * most
 
 
 def _boxes(
