@@ -1,5 +1,6 @@
 """The driver of a run: starts the workers through Ray Train, owns screen and signals, returns the result."""
 
+import importlib
 import os
 import signal
 import tempfile
@@ -101,6 +102,8 @@ def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
     workers, cores, gpus = _scale(job, screen)
     most = workers[1] if isinstance(workers, tuple) else workers
     stops: list[int] = []
+    # What the workers' code imports takes two seconds, in which Ray can start; none of it imports ray.
+    threading.Thread(target=importlib.import_module, args=("distaug.train.loop",), daemon=True).start()
     # Twice, because Ray puts handlers of its own in place when it starts.
     with _signals(stops), connected(job, cpus=most * cores, gpus=most * gpus), _signals(stops):
         import ray

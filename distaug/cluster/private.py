@@ -53,7 +53,6 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
     prepare_environment(job)
     import ray
 
-    runtime_env = {"env_vars": {"PYTHONPATH": _python_path(), **job.cluster.env}}
     if submitted():
         ray.init(address="auto", runtime_env={"env_vars": dict(job.cluster.env)}, log_to_driver=False)
         try:
@@ -63,6 +62,10 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
         return
     # Short, because Ray puts sockets below it, whose paths may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="distaug-ray-", dir="/tmp")
+    # Inherited by all that the private Ray starts. As Ray's runtime environment it would cost two seconds: the processes
+    # that Ray has ready could not be used.
+    before = dict(os.environ)
+    os.environ.update({"PYTHONPATH": _python_path(), **job.cluster.env})
     try:
         ray.init(
             address="local",
@@ -72,7 +75,6 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE_BYTES,
-            runtime_env=runtime_env,
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
         )
@@ -80,6 +82,8 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _python_path() -> str:
