@@ -62,8 +62,8 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
         return
     # Short, because Ray puts sockets below it, whose paths may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="distaug-ray-", dir="/tmp")
-    # Inherited by all that the private Ray starts. As Ray's runtime environment it would cost two seconds: the processes
-    # that Ray has ready could not be used.
+    # Inherited by all that the private Ray starts. As Ray's runtime environment it would cost time: the processes that
+    # Ray has ready could not be used.
     before = dict(os.environ)
     os.environ.update({"PYTHONPATH": _python_path(), **job.cluster.env})
     try:
