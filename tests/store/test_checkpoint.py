@@ -561,7 +561,9 @@ def ended(context: multiprocessing.context.ForkServerContext, *arguments: Any) -
     return process.exitcode
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["new position", "same position"])
+@pytest.mark.parametrize(
+    "again", [pytest.param(False, id="new position"), pytest.param(True, id="same position", marks=pytest.mark.slow)]
+)
 def test_killed_at_every_operation(
     tmp_path: Path, processes: multiprocessing.context.ForkServerContext, again: bool
 ) -> None:
