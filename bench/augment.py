@@ -10,6 +10,7 @@ it is installed.
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
 import resource
 import statistics
@@ -107,7 +108,9 @@ def timed(makes: dict[str, Batch], rounds: int, device: str) -> dict[str, list[f
 
 
 def speed(asked: argparse.Namespace) -> None:
-    entry: dict[str, Any] = {"threads": torch.get_num_threads(), "cases": {}}
+    libraries = [name for name in ("torchvision", "kornia") if importlib.util.find_spec(name)]
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    entry: dict[str, Any] = {"threads": torch.get_num_threads(), "libraries": versions, "cases": {}}
     for case, settings in CASES.items():
         makes = {"distaug": ours(case, asked.device)}
         if asked.device == "cpu":

@@ -17,6 +17,8 @@ from distaug.spec.augment import AugmentSpec, MixSpec, OpSpec
 __all__ = ["Augment", "normalise"]
 
 _FLIPS = {"flip": hflip, "vflip": vflip}
+_PART = 1 << 18
+"""Values that a CPU works on at a time: as float32 they fit in its caches."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,16 @@ def normalise(
     compute = torch.promote_types(dtype, torch.float32)
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=compute).view(1, -1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=compute).view(1, -1, 1, 1)
-    floats = images.to(compute, memory_format=memory_format)
     scale, shift = scale.to(images.device, non_blocking=True), shift.to(images.device, non_blocking=True)
-    return floats.mul_(scale).add_(shift).to(dtype)
+    result = torch.empty_like(images, dtype=dtype, memory_format=memory_format)
+    # On a CPU part by part, so that what is multiplied and then shifted is still in its caches.
+    size = _PART // images[0].numel() + 1 if images.device.type == "cpu" and len(images) else max(1, len(images))
+    for some, place in zip(torch.split(images, size), torch.split(result, size), strict=True):
+        if dtype == compute:
+            place.copy_(some).mul_(scale).add_(shift)
+        else:
+            place.copy_(some.to(compute).mul_(scale).add_(shift))
+    return result
 
 
 class Augment:
