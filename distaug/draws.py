@@ -54,6 +54,11 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ ((value >> _SHIFTS[2]) & (_MASK >> _SHIFTS[2]))
 
 
+def _unit(hashes: Tensor) -> Tensor:
+    """Turn the top 24 bits of hashes into float32 in [0, 1)."""
+    return ((hashes >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
 @lru_cache(maxsize=1024)
 def _operation_key(operation: str) -> int:
     return int.from_bytes(hashlib.sha256(operation.encode()).digest()[:8], "little")
@@ -84,15 +89,13 @@ def bits(seed: int, epoch: int, ids: Tensor, operation: str, draw: int = 0) -> T
 
 def uniform(seed: int, epoch: int, ids: Tensor, operation: str, draw: int = 0) -> Tensor:
     """Return (B,) float32 uniforms in [0, 1), multiples of 2^-24; arguments as for `bits`."""
-    top = (bits(seed, epoch, ids, operation, draw) >> 40) & 0xFFFFFF
-    return top.to(torch.float32) * 2.0**-24
+    return _unit(bits(seed, epoch, ids, operation, draw))
 
 
 def uniforms(seed: int, epoch: int, ids: Tensor, operation: str, count: int) -> Tensor:
     """Return (count, B) float32: the draws 0 … count − 1 of `uniform`, all at once."""
     keys = torch.tensor([_signed(_key(seed, epoch, operation, draw)) for draw in range(count)], device=ids.device)
-    top = (_mix(_mix(ids.to(torch.int64)) ^ keys[:, None]) >> 40) & 0xFFFFFF
-    return top.to(torch.float32) * 2.0**-24
+    return _unit(_mix(_mix(ids.to(torch.int64)) ^ keys[:, None]))
 
 
 def pixel_bits(seed: int, epoch: int, ids: Tensor, operation: str, draw: int = 0, *, count: int) -> Tensor:
