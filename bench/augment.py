@@ -2,10 +2,12 @@
 
     python bench/augment.py speed                  # all cases, both sides in turns; bench/results/augment.json
     python bench/augment.py speed --device cuda    # ours and kornia's on a GPU, with CPU and GPU digests
+    python bench/augment.py compile                # what torch.compile would do to ours: times, and whether bits stay
     python bench/augment.py memory                 # peak of our working memory over the float batch that results
 
 The other side is the better of torchvision's transforms on PIL pictures and on tensors (v2). Kornia is measured where
-it is installed.
+it is installed. All run in a process that keeps freed memory, as those of a training do on a CPU; with `--fresh-memory`
+in one that gives it back to the system.
 """
 
 import argparse
@@ -24,6 +26,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from distaug.augment import Augment
+from distaug.augment.sampling import Draws
+from distaug.train.device import keep_freed_memory
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ERASE = {"erase": {"p": 0.5}}
@@ -108,6 +112,8 @@ def timed(makes: dict[str, Batch], rounds: int, device: str) -> dict[str, list[f
 
 
 def speed(asked: argparse.Namespace) -> None:
+    if not asked.fresh_memory:
+        keep_freed_memory()
     libraries = [name for name in ("torchvision", "kornia") if importlib.util.find_spec(name)]
     versions = {name: importlib.metadata.version(name) for name in libraries}
     entry: dict[str, Any] = {"threads": torch.get_num_threads(), "libraries": versions, "cases": {}}
@@ -135,7 +141,27 @@ def speed(asked: argparse.Namespace) -> None:
             digests = {d: hashlib.sha256(ours(case, d)(1).cpu().numpy().tobytes()).hexdigest() for d in ("cpu", "cuda")}
             entry["cases"][case]["same_bits_on_cpu_and_gpu"] = digests["cpu"] == digests["cuda"]
             print(f"{case:16} the same bits on CPU and GPU: {digests['cpu'] == digests['cuda']}")
-    keep("augment", f"speed {asked.device}", entry)
+    keep("augment", f"speed {asked.device}{', fresh memory' * asked.fresh_memory}", entry)
+
+
+def compiled(asked: argparse.Namespace) -> None:
+    """The pipeline compiled with torch.compile, which it is guarded against, beside itself; draws stay as they are."""
+    call = Augment.__call__
+    for name in ("uniforms", "pixel_bits", "chosen"):  # hashes of 64 bits, which the compiler cannot hold
+        setattr(Draws, name, torch.compiler.disable(getattr(Draws, name)))
+    entry: dict[str, Any] = {}
+    for case in CASES:
+        plain = ours(case, "cpu")
+        Augment.__call__ = call._torchdynamo_orig_callable
+        torch.compiler.reset()
+        fast = torch.compile(ours(case, "cpu"), dynamic=True)
+        same = [torch.equal(plain(number), fast(number)) for number in range(100, 110)]  # compiles, too
+        seconds = timed({"eager": plain, "compiled": fast}, asked.rounds, "cpu")
+        Augment.__call__ = call
+        ratio = statistics.median(seconds["compiled"]) / statistics.median(seconds["eager"])
+        entry[case] = {"seconds_over_eager": round(ratio, 2), "batches_of_the_same_bits": sum(same), "of": len(same)}
+        print(f"{case:16} {ratio:.1f} × the time when compiled; {sum(same)} of {len(same)} batches of the same bits")
+    keep("augment", "compile", entry)
 
 
 def memory(asked: argparse.Namespace) -> None:
@@ -164,6 +190,10 @@ def main() -> None:
     command.set_defaults(measure=speed)
     command.add_argument("--rounds", type=int, default=11)
     command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    command.add_argument("--fresh-memory", action="store_true")
+    command = commands.add_parser("compile")
+    command.set_defaults(measure=compiled)
+    command.add_argument("--rounds", type=int, default=11)
     commands.add_parser("memory").set_defaults(measure=memory)
     asked = parser.parse_args()
     torch.set_num_threads(1)

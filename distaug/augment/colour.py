@@ -7,6 +7,8 @@ its own for every sample and the same result to the bit; the order of operations
 import torch
 from torch import Tensor
 
+from distaug.augment.parts import by_parts
+
 __all__ = [
     "autocontrast",
     "brightness",
@@ -51,6 +53,7 @@ def _blend(floats: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return _levels(floats.mul_(_each(factor)).addcmul_(other, _each(1 - factor)).clamp_(0, 255))
 
 
+@by_parts
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply every level.
 
@@ -64,6 +67,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
     return _levels(images.to(torch.float32).mul_(_each(factor)).clamp_(max=255))
 
 
+@by_parts
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Spread the levels around the picture's mean grey.
 
@@ -80,6 +84,7 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
     return _blend(images.to(torch.float32), mean, factor)
 
 
+@by_parts
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Move every pixel away from its own grey; pictures of one channel stay as they are.
 
@@ -95,6 +100,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
     return _blend(images.to(torch.float32), _luma(images), factor)
 
 
+@by_parts
 def hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the circle of hues; pictures of one channel stay as they are.
 
@@ -143,6 +149,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
     return torch.stack(channels, dim=1)
 
 
+@by_parts
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Move every pixel away from the mean of its neighbourhood; the outermost pixels stay as they are.
 
@@ -209,6 +216,7 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     return images ^ _mask(torch.maximum(images, level) == images)
 
 
+@by_parts
 def equalize(images: Tensor) -> Tensor:
     """Spread the levels of each channel so that their histogram becomes even, by Pillow's integer rule.
 
@@ -221,7 +229,7 @@ def equalize(images: Tensor) -> Tensor:
     pixels = images.flatten(2).to(torch.int64)
     # below[v] is the number of pixels below level v, the cumulated histogram moved by one.
     below = torch.zeros(*images.shape[:2], 257, dtype=torch.int32, device=images.device)
-    below[..., 1:].scatter_add_(2, pixels, below.new_ones(1).expand_as(pixels))
+    below[..., 1:].scatter_add_(2, pixels, torch.ones_like(pixels, dtype=torch.int32))
     below = below.cumsum(2, dtype=torch.int32)[..., :256]
     step = below.gather(2, pixels.amax(2, keepdim=True)) // 255
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(max=255).to(torch.uint8)
@@ -230,6 +238,7 @@ def equalize(images: Tensor) -> Tensor:
     return table.gather(2, pixels).view(images.shape)
 
 
+@by_parts
 def autocontrast(images: Tensor) -> Tensor:
     """Stretch the levels of each channel to the full range; a channel of one level stays as it is.
 

@@ -1,8 +1,9 @@
 """Operations that move pixels: pure functions of whole batches, with parameters of their own for every sample.
 
-Parameters are (B,) tensors on the device of the pictures. `affine`, `rotate`, `perspective` and `resized_crop` do to
-each sample what torchvision.transforms.v2.functional does to it alone, in the same arithmetic, so that on a CPU even
-places halfway between two pixels go to the same one.
+Parameters are (B,) tensors on the device of the pictures; those that only matrices are made of (angles, shifts,
+corners) may lie on the host instead, and then give the same bits for any device. `affine`, `rotate`, `perspective` and
+`resized_crop` do to each sample what torchvision.transforms.v2.functional does to it alone, in the same arithmetic, so
+that on a CPU even places halfway between two pixels go to the same one.
 
 Geometric operations can be joined into one resampling. The matrix of an operation leads from a place in the result to
 its source, both in pixels right and down of the picture's middle; `first @ second` is the matrix of doing `first` and
@@ -10,12 +11,14 @@ then `second`, and `warp` resamples with it. As a matrix, `crop` is the translat
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from distaug.augment.parts import by_parts
 
 __all__ = [
     "affine",
@@ -35,16 +38,6 @@ Interpolation = Literal["nearest", "bilinear"]
 
 Fill = float | Sequence[float]
 """Level of what comes from outside a picture, 0 … 255: one, or one for each channel."""
-
-# Pixels of a part of the batch that a CPU works on at a time: their float32 planes still fit in its caches.
-_PART = 1 << 18
-
-
-def _by_parts(function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
-    """Apply a function of pictures and their parameters; on a CPU to one part of the batch after the other."""
-    images = batch[0]
-    size = _PART // math.prod(images.shape[2:]) + 1 if images.device.type == "cpu" else len(images)
-    return torch.cat([function(*part) for part in zip(*(torch.split(t, size) for t in batch), strict=True)])
 
 
 def _rows(images: Tensor, rows: Tensor) -> Tensor:
@@ -151,7 +144,7 @@ def resized_crop(
         # Columns first, and rounded before the rows, as in torchvision.
         return _stretch(_stretch(images.mT, left, width, interpolation).mT, top, height, interpolation)
 
-    return _by_parts(stretch, images, top, left, height, width)
+    return by_parts(stretch)(images, top, left, height, width)
 
 
 def affine_matrix(
@@ -163,29 +156,30 @@ def affine_matrix(
     scale: Tensor | float = 1.0,
     shear_x: Tensor | float = 0.0,
     shear_y: Tensor | float = 0.0,
-    centre: Literal["middle", "corner"] = "middle",
+    centre: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
 ) -> Tensor:
     """Return the matrices that shear, scale and turn pictures about a centre, and then move them.
 
     Args:
-        images: (B, C, H, W), of which only the shape and the device matter.
+        images: (B, C, H, W), of which only the shape matters.
         degrees: (B,) angles, clockwise. Like all that follow also one number for all.
         translate_x: (B,) pixels to the right.
         translate_y: (B,) pixels down.
         scale: (B,) factors above 0.
         shear_x: (B,) degrees by which columns lean to the right.
         shear_y: (B,) degrees by which rows lean upwards at their right.
-        centre: What stays in place: the `middle` of the picture, or its top left `corner`.
+        centre: What stays in place, in pixels right and down of the picture's middle.
 
     Returns:
-        (B, 3, 3) float64, from result to source.
+        (B, 3, 3) float64, from result to source, on the device of the parameters.
     """
-    b, _, h, w = images.shape
+    given = (degrees, translate_x, translate_y, scale, shear_x, shear_y, *centre)
+    device = next((value.device for value in given if isinstance(value, Tensor)), None)
 
     def each(value: Tensor | float) -> Tensor:
         if isinstance(value, Tensor):
             return value.to(torch.float64)
-        return torch.full((b,), value, dtype=torch.float64, device=images.device)
+        return torch.full(images.shape[:1], value, dtype=torch.float64, device=device)
 
     turn, lean_x, lean_y = (each(value) * (math.pi / 180) for value in (degrees, shear_x, shear_y))
     scale, zero, one = each(scale), each(0), each(1)
@@ -193,10 +187,10 @@ def affine_matrix(
     p, r = (turn - lean_y).cos() / lean_y.cos(), (turn - lean_y).sin() / lean_y.cos()
     q, s = -(p * lean_x.tan() + turn.sin()), turn.cos() - r * lean_x.tan()
     p, q, r, s = s / scale, -q / scale, -r / scale, p / scale
-    x, y = (-w / 2, -h / 2) if centre == "corner" else (0.0, 0.0)
+    x, y = (each(value) for value in centre)
     moved_x, moved_y = each(translate_x) + x, each(translate_y) + y
     right, down = x - p * moved_x - q * moved_y, y - r * moved_x - s * moved_y
-    return torch.stack((p, q, right, r, s, down, zero, zero, one), dim=1).view(b, 3, 3)
+    return torch.stack((p, q, right, r, s, down, zero, zero, one), dim=1).view(-1, 3, 3)
 
 
 def flip_matrix(chosen: Tensor, axis: Literal["x", "y"]) -> Tensor:
@@ -216,9 +210,9 @@ def _linear(coefficients: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return (a * x + b * y[:, None]).add_(c)
 
 
-def _half_sizes(images: Tensor) -> Tensor:
+def _half_sizes(images: Tensor, matrix: Tensor) -> Tensor:
     h, w = images.shape[2:]
-    return torch.tensor([[w / 2], [h / 2]], dtype=torch.float32).to(images.device, non_blocking=True)
+    return torch.tensor([[w / 2], [h / 2]], dtype=torch.float32).to(matrix.device, non_blocking=True)
 
 
 def _read(images: Tensor, places: Tensor, interpolation: Interpolation) -> Tensor:
@@ -231,10 +225,14 @@ def _nearest(images: Tensor, places: Tensor, levels: Sequence[float]) -> Tensor:
     # counted from that of the fill, because what is read outside is 0.
     ground = sum(round(level) << 8 * channel for channel, level in enumerate(levels))
     first, *others = torch.split(images, 1, dim=1)
-    pixels = first.to(torch.float32).sub_(ground)
+    pixels = first.to(torch.float32)
+    if ground:
+        pixels.sub_(ground)
     for channel, plane in enumerate(others, start=1):
         pixels.add_(plane.to(torch.float32), alpha=1 << 8 * channel)
-    pixels = _read(pixels, places, "nearest").to(torch.int32).add_(ground)
+    pixels = _read(pixels, places, "nearest").to(torch.int32)
+    if ground:
+        pixels.add_(ground)
     result = torch.empty_like(images)
     for plane in torch.split(result, 1, dim=1):
         plane.copy_(pixels)  # the lowest byte
@@ -276,7 +274,8 @@ def warp(images: Tensor, matrix: Tensor, *, interpolation: Interpolation = "near
     def resample(images: Tensor, coefficients: Tensor) -> Tensor:
         return _sample(images, _linear(coefficients, x, y), interpolation, fill)
 
-    return _by_parts(resample, images, matrix[:, :2].to(torch.float32) / _half_sizes(images))
+    coefficients = matrix[:, :2].to(torch.float32) / _half_sizes(images, matrix)
+    return by_parts(resample)(images, coefficients.to(images.device, non_blocking=True))
 
 
 def affine(
@@ -288,7 +287,7 @@ def affine(
     scale: Tensor | float = 1.0,
     shear_x: Tensor | float = 0.0,
     shear_y: Tensor | float = 0.0,
-    centre: Literal["middle", "corner"] = "middle",
+    centre: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
     interpolation: Interpolation = "nearest",
     fill: Fill = 0.0,
 ) -> Tensor:
@@ -332,18 +331,18 @@ def perspective(
     # Each corner (x, y) with its source (u, v) gives two equations in a … h: u (gx + hy + 1) = ax + by + c and
     # v (gx + hy + 1) = dx + ey + f.
     sources = torch.tensor([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], dtype=torch.float32)
-    sources = sources.to(images.device, non_blocking=True)
-    system = torch.zeros(b, 4, 2, 8, dtype=torch.float32, device=images.device)
+    sources = sources.to(corners.device, non_blocking=True)
+    system = torch.zeros(b, 4, 2, 8, dtype=torch.float32, device=corners.device)
     system[:, :, 0, :3] = system[:, :, 1, 3:6] = F.pad(corners, (0, 1), value=1.0)
     system[:, :, :, 6:] = -sources[:, :, None] * corners[:, :, None]
     # Not torch.linalg.solve: it would make the host wait to hear whether every system has a solution.
     solved = torch.linalg.solve_ex(system.view(b, 8, 8).to(torch.float64), sources.view(8, 1).to(torch.float64))
     matrix = F.pad(solved.result.view(b, 8).to(torch.float32), (0, 1), value=1.0).view(b, 3, 3)
-    matrix[:, :2] /= _half_sizes(images)
+    matrix[:, :2] /= _half_sizes(images, matrix)
     x, y = (torch.arange(size, dtype=torch.float32, device=images.device) + 0.5 for size in (w, h))
 
     def resample(images: Tensor, coefficients: Tensor) -> Tensor:
         places = _linear(coefficients, x, y)
         return _sample(images, (places[:, :2] / places[:, 2:]).sub_(1), interpolation, fill)
 
-    return _by_parts(resample, images, matrix)
+    return by_parts(resample)(images, matrix.to(images.device, non_blocking=True))

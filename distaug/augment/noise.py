@@ -19,7 +19,7 @@ def gaussian_blur(images: Tensor, kernel_size: int, sigma: Tensor) -> Tensor:
     Args:
         images: (B, C, H, W) uint8, mirrored at the edges; H and W above kernel_size // 2.
         kernel_size: Width of the kernel in pixels, odd.
-        sigma: (B,) float above 0, standard deviation in pixels.
+        sigma: (B,) float above 0, standard deviation in pixels; may lie on the host.
 
     Returns:
         (B, C, H, W) uint8.
@@ -27,8 +27,9 @@ def gaussian_blur(images: Tensor, kernel_size: int, sigma: Tensor) -> Tensor:
     reach = kernel_size // 2
     # Offsets in units of √2 pixels: e^−x² is then the normal density.
     end = reach / math.sqrt(2)
-    offset = torch.linspace(-end, end, kernel_size, device=images.device)
+    offset = torch.linspace(-end, end, kernel_size, device=sigma.device)
     kernel = torch.softmax(-(offset / sigma.to(torch.float32)[:, None]).square(), dim=1)
+    kernel = kernel.to(images.device, non_blocking=True)
     blurred = torch.nn.functional.pad(images.to(torch.float32), (reach,) * 4, mode="reflect")
     for dim in (2, 3):
         size = images.shape[dim]

@@ -1,6 +1,7 @@
 """The operations of a job file: from an operation's section and its draws to the function that does the work.
 
-Parameters are drawn on the host, one of each for every sample, and sent to the pictures' device without waiting for it.
+Parameters are drawn on the host, one of each for every sample, and sent to the pictures' device without waiting for it;
+matrices are made before that, so that sines and solutions have the same bits for any device.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,12 +78,13 @@ def _boxes(
 def _window(spec: CropSpec, images: Tensor, draws: Draws) -> tuple[int, Tensor, Tensor]:
     height, width = images.shape[2:]
     padding = max(height, width) // 8 if spec.padding == "auto" else spec.padding
-    top, left = _sent(images, *(draws.uniforms(2) * (2 * padding + 1)).long())
+    top, left = (draws.uniforms(2) * (2 * padding + 1)).long()
     return padding, top, left
 
 
 def _crop(spec: CropSpec, images: Tensor, draws: Draws) -> Tensor:
     padding, top, left = _window(spec, images, draws)
+    top, left = _sent(images, top, left)
     return geometry.crop(images, top, left, padding, spec.mode)
 
 
@@ -101,13 +103,12 @@ def _crop_matrix(spec: CropSpec, images: Tensor, draws: Draws) -> Tensor:
 
 
 def _rotate(spec: RotateSpec, images: Tensor, draws: Draws) -> Tensor:
-    (degrees,) = _sent(images, _around(draws.uniforms(1)[0], spec.degrees))
-    return geometry.rotate(images, degrees, interpolation=spec.interpolation, fill=spec.fill)
+    matrix = _rotate_matrix(spec, images, draws)
+    return geometry.warp(images, matrix, interpolation=spec.interpolation, fill=spec.fill)
 
 
 def _rotate_matrix(spec: RotateSpec, images: Tensor, draws: Draws) -> Tensor:
-    (degrees,) = _sent(images, _around(draws.uniforms(1)[0], spec.degrees))
-    return geometry.affine_matrix(images, degrees=-degrees)
+    return geometry.affine_matrix(images, degrees=-_around(draws.uniforms(1)[0], spec.degrees))
 
 
 def _affine(spec: AffineSpec, images: Tensor, draws: Draws) -> Tensor:
@@ -117,7 +118,7 @@ def _affine(spec: AffineSpec, images: Tensor, draws: Draws) -> Tensor:
 
 def _affine_matrix(spec: AffineSpec, images: Tensor, draws: Draws) -> Tensor:
     height, width = images.shape[2:]
-    (u,) = _sent(images, draws.uniforms(6))
+    u = draws.uniforms(6)
     return geometry.affine_matrix(
         images,
         degrees=_around(u[0], spec.degrees),
@@ -134,8 +135,7 @@ def _perspective(spec: PerspectiveSpec, images: Tensor, draws: Draws) -> Tensor:
     inwards = draws.uniforms(8).T.reshape(-1, 4, 2) * (spec.distortion / 2) * torch.tensor([width, height])
     ends = torch.tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
     signs = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    (corners,) = _sent(images, ends + signs * inwards)
-    return geometry.perspective(images, corners, interpolation=spec.interpolation, fill=spec.fill)
+    return geometry.perspective(images, ends + signs * inwards, interpolation=spec.interpolation, fill=spec.fill)
 
 
 def _jitter(spec: JitterSpec, images: Tensor, draws: Draws) -> Tensor:
@@ -162,7 +162,7 @@ def _sharpness(spec: SharpnessSpec, images: Tensor, draws: Draws) -> Tensor:
 
 
 def _blur(spec: BlurSpec, images: Tensor, draws: Draws) -> Tensor:
-    return noise.gaussian_blur(images, spec.kernel, *_sent(images, _between(draws.uniforms(1)[0], spec.sigma)))
+    return noise.gaussian_blur(images, spec.kernel, _between(draws.uniforms(1)[0], spec.sigma))
 
 
 def _noise(spec: NoiseSpec, images: Tensor, draws: Draws) -> Tensor:
@@ -181,13 +181,13 @@ def erase_box(spec: EraseSpec, images: Tensor, draws: Draws, *, mean: Sequence[i
     u = draws.uniforms(2 * _ATTEMPTS + 2)
     rows, columns, fits = _boxes(u[2:], spec.area, spec.ratio, height, width)
     top, left = (u[0] * (height - rows + 1)).long(), (u[1] * (width - columns + 1)).long()
+    fill: Tensor | None = None
     if spec.fill == "noise":
         # Eight bytes in each hash.
         bits = draws.pixel_bits(-(-images[0].numel() // 8), images.device)
         fill = bits.view(torch.uint8)[:, : images[0].numel()].view(images.shape)
-    else:
-        levels = mean if spec.fill == "mean" else (0, 0, 0)
-        fill = torch.tensor(levels, dtype=torch.uint8).to(images.device, non_blocking=True).view(1, -1, 1, 1)
+    elif spec.fill == "mean":
+        fill = torch.tensor(mean, dtype=torch.uint8).to(images.device, non_blocking=True).view(1, -1, 1, 1)
     top, left, rows, columns = _sent(images, top, left, rows * fits, columns)
     return erase(images, top, left, rows, columns, fill)
 
@@ -198,7 +198,7 @@ def _cutout(spec: CutoutSpec, images: Tensor, draws: Draws) -> Tensor:
     middle_y, middle_x = draws.uniforms(2)
     top, left = ((u * size).long() - side // 2 for u, size in ((middle_y, height), (middle_x, width)))
     top, left, sides = _sent(images, top, left, torch.full_like(top, side))
-    return erase(images, top, left, sides, sides, images.new_zeros(()))
+    return erase(images, top, left, sides, sides, None)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -228,8 +228,8 @@ OPERATIONS: dict[str, Operation] = {
 
 MATRICES: dict[str, Operation] = {
     "crop": _crop_matrix,
-    "flip": lambda spec, images, draws: geometry.flip_matrix(images.new_ones(len(images), dtype=torch.bool), "x"),
-    "vflip": lambda spec, images, draws: geometry.flip_matrix(images.new_ones(len(images), dtype=torch.bool), "y"),
+    "flip": lambda spec, images, draws: geometry.flip_matrix(torch.ones(len(images), dtype=torch.bool), "x"),
+    "vflip": lambda spec, images, draws: geometry.flip_matrix(torch.ones(len(images), dtype=torch.bool), "y"),
     "rotate": _rotate_matrix,
     "affine": _affine_matrix,
 }

@@ -1,9 +1,9 @@
 """The augmentation of a batch from uint8 pictures and labels to what the model and the loss see."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,14 +11,18 @@ from torch import Tensor
 from distaug.augment.geometry import hflip, vflip, warp
 from distaug.augment.mix import mix, mix_weights, soft_targets
 from distaug.augment.operations import MATRICES, OPERATIONS, Operation, erase_box
+from distaug.augment.parts import pictures_at_once
 from distaug.augment.sampling import Draws, sorted_by
 from distaug.spec.augment import AugmentSpec, MixSpec, OpSpec
 
 __all__ = ["Augment", "normalise"]
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# Compiled, the pipeline is many times slower, since every batch has groups of other sizes, and the compiler contracts
+# and reorders arithmetic: the bits would be others (docs/augmentation.md has the numbers).
+_never_compiled: Callable[[_Function], _Function] = torch.compiler.disable
+
 _FLIPS = {"flip": hflip, "vflip": vflip}
-_PART = 1 << 18
-"""Values that a CPU works on at a time: as float32 they fit in its caches."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def normalise(
     scale, shift = scale.to(images.device, non_blocking=True), shift.to(images.device, non_blocking=True)
     result = torch.empty_like(images, dtype=dtype, memory_format=memory_format)
     # On a CPU part by part, so that what is multiplied and then shifted is still in its caches.
-    size = _PART // images[0].numel() + 1 if images.device.type == "cpu" and len(images) else max(1, len(images))
+    size = pictures_at_once(images)
     for some, place in zip(torch.split(images, size), torch.split(result, size), strict=True):
         if dtype == compute:
             place.copy_(some).mul_(scale).add_(shift)
@@ -126,6 +130,7 @@ class Augment:
         off = self.mix.off_after_epoch
         return bool(self.mix.mixup or self.mix.cutmix) and (off is None or epoch < off)
 
+    @_never_compiled
     def __call__(
         self, images: Tensor, labels: Tensor, sample_ids: Tensor, *, epoch: int, step: int, shard: int = 0
     ) -> tuple[Tensor, Tensor]:
@@ -181,17 +186,19 @@ class Augment:
         function = self._functions[step.name]
         if chosen is None:
             return function(step.settings, images, draws)
-        return sorted_by(chosen.long(), images, lambda _, some, at: function(step.settings, some, draws.at(at)))
+        return sorted_by(
+            chosen.long()[None], images, lambda _, __, some, at: function(step.settings, some, draws.at(at))
+        )
 
 
 def _joined(run: Sequence[_Step], images: Tensor, draws: Sequence[Draws], strength: float | Tensor) -> Tensor:
     """Let the pictures undergo several geometric operations as one resampling; what is drawn is the same as alone."""
-    nothing = torch.eye(3, dtype=torch.float64, device=images.device)
+    nothing = torch.eye(3, dtype=torch.float64)
     matrix, fill = nothing, 0
     for step, drawn in zip(run, draws, strict=True):
         moved, chosen = MATRICES[step.name](step.settings, images, drawn), step.chosen(drawn, strength)
         if chosen is not None:
-            moved = torch.where(chosen.to(images.device, non_blocking=True)[:, None, None], moved, nothing)
+            moved = torch.where(chosen[:, None, None], moved, nothing)
         matrix, fill = matrix @ moved, getattr(step.settings, "fill", fill)
     return warp(images, matrix, interpolation="bilinear", fill=fill)
 

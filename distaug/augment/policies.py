@@ -81,15 +81,36 @@ class _Resample(TypedDict):
 
 
 _Apply = Callable[[Tensor, Tensor, _Resample], Tensor]
-"""From pictures (b, C, H, W) uint8, magnitudes (b,) float64 on their device, and how to resample, to pictures."""
+"""From pictures (b, C, H, W) uint8, magnitudes (b,) float64, and how to resample, to pictures."""
+
+_MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+
+
+def _move(images: Tensor, move: Tensor, by: Tensor, how: _Resample) -> Tensor:
+    """Shear, shift or turn pictures, each by (b,) float64, in one resampling: `move` (b,) are places in _MOVES."""
+    shear_x, shear_y, right, down, degrees = (torch.where(move == place, by, 0.0) for place in range(len(_MOVES)))
+    h, w = images.shape[2:]
+    # Pictures are sheared about their top left corner.
+    corner = -(move <= _MOVES.index("shear_y")).double()
+    matrix = geometry.affine_matrix(
+        images,
+        degrees=-degrees,
+        translate_x=right.trunc(),
+        translate_y=down.trunc(),
+        shear_x=shear_x,
+        shear_y=shear_y,
+        centre=(corner * (w / 2), corner * (h / 2)),
+    )
+    return geometry.warp(images, matrix, **how)
+
+
+def _mover(place: int) -> _Apply:
+    return lambda images, by, how: _move(images, torch.full_like(by, place), by, how)
+
 
 OPERATIONS: dict[str, _Apply] = {
     "identity": lambda images, by, how: images,
-    "shear_x": lambda images, by, how: geometry.affine(images, shear_x=by, centre="corner", **how),
-    "shear_y": lambda images, by, how: geometry.affine(images, shear_y=by, centre="corner", **how),
-    "translate_x": lambda images, by, how: geometry.affine(images, translate_x=by.trunc(), **how),
-    "translate_y": lambda images, by, how: geometry.affine(images, translate_y=by.trunc(), **how),
-    "rotate": lambda images, by, how: geometry.rotate(images, by, **how),
+    **{name: _mover(place) for place, name in enumerate(_MOVES)},
     "brightness": lambda images, by, how: colour.brightness(images, 1 + by),
     "colour": lambda images, by, how: colour.saturation(images, 1 + by),
     "contrast": lambda images, by, how: colour.contrast(images, 1 + by),
@@ -102,6 +123,7 @@ OPERATIONS: dict[str, _Apply] = {
 }
 """What policies choose from, by name."""
 _NAMES = tuple(OPERATIONS)
+_FIRST_MOVE = _NAMES.index(_MOVES[0])
 _EVEN = len(_NAMES) - 1
 """RandAugment and TrivialAugmentWide choose from all but `invert`, AugMix not from `identity` either."""
 _DEEPEST = 3
@@ -133,20 +155,30 @@ def _magnitudes(policy: str, levels: int, height: int, width: int) -> Tensor:
 
 
 def _signed(operation: Tensor, magnitude: Tensor, u: Tensor) -> Tensor:
-    """Turn half of the magnitudes (B,) of those operations (B,) that go either way, by uniforms (B,)."""
+    """Turn half of the magnitudes of those operations that go either way, by uniforms; all of one shape."""
     turned = torch.isin(operation, torch.tensor(_SIGNED)) & (u < 0.5)
     return torch.where(turned, -magnitude, magnitude)
 
 
-def _apply(images: Tensor, operation: Tensor, magnitude: Tensor, how: _Resample) -> Tensor:
-    """Let each picture (B, C, H, W) undergo its own operation: places (B,) int64 in OPERATIONS, on the host."""
+def _apply(images: Tensor, operations: Tensor, magnitudes: Tensor, how: _Resample) -> Tensor:
+    """Let each picture undergo its own operations.
 
-    def apply(place: int, some: Tensor, places: Tensor) -> Tensor:
+    Args:
+        images: (B, C, H, W) uint8.
+        operations: (steps, B) int64 places in OPERATIONS, on the host.
+        magnitudes: (steps, B), on the host.
+        how: To resample.
+    """
+
+    def apply(step: int, place: int, some: Tensor, places: Tensor) -> Tensor:
         # In double precision, as torchvision's Python numbers are: 1 + magnitude is rounded once, when it is used.
-        by = magnitude[places].double().to(some.device, non_blocking=True)
-        return OPERATIONS[_NAMES[place]](some, by, how)
+        by = magnitudes[step, places].double()
+        if place == _FIRST_MOVE:
+            return _move(some, operations[step, places] - _FIRST_MOVE, by, how)
+        return OPERATIONS[_NAMES[place]](some, by.to(some.device, non_blocking=True), how)
 
-    return sorted_by(operation, images, apply)
+    moves = (operations >= _FIRST_MOVE) & (operations < _FIRST_MOVE + len(_MOVES))
+    return sorted_by(torch.where(moves, _FIRST_MOVE, operations), images, apply)
 
 
 def _how(spec: Policy) -> _Resample:
@@ -174,20 +206,17 @@ def autoaugment(spec: AutoAugmentSpec, images: Tensor, draws: Draws) -> Tensor:
     """
     u = draws.uniforms(5)
     pair = (u[0] * len(LEARNED[spec.policy])).long()
-    for step in (0, 1):
-        places, chances, sizes = (table[pair, step] for table in _learned(spec.policy, *images.shape[2:]))
-        happens, sign = u[1 + 2 * step] < chances, u[2 + 2 * step]
-        images = _apply(images, torch.where(happens, places, 0), _signed(places, sizes, sign), _how(spec))
-    return images
+    places, chances, sizes = (table[pair].T for table in _learned(spec.policy, *images.shape[2:]))
+    operations = torch.where(u[1::2] < chances, places, 0)
+    return _apply(images, operations, _signed(places, sizes, u[2::2]), _how(spec))
 
 
 def randaugment(spec: RandAugmentSpec, images: Tensor, draws: Draws) -> Tensor:
     """Let each picture undergo some operations, all of one magnitude (arXiv:1909.13719); see `autoaugment`."""
     table = _magnitudes("randaugment", 31, *images.shape[2:])[:, spec.magnitude]
-    for choice, sign in draws.uniforms(2 * spec.num_ops).view(spec.num_ops, 2, -1):
-        operation = (choice * _EVEN).long()
-        images = _apply(images, operation, _signed(operation, table[operation], sign), _how(spec))
-    return images
+    u = draws.uniforms(2 * spec.num_ops).view(spec.num_ops, 2, -1)
+    operations = (u[:, 0] * _EVEN).long()
+    return _apply(images, operations, _signed(operations, table[operations], u[:, 1]), _how(spec))
 
 
 def trivialaugment(spec: TrivialAugmentSpec, images: Tensor, draws: Draws) -> Tensor:
@@ -195,7 +224,7 @@ def trivialaugment(spec: TrivialAugmentSpec, images: Tensor, draws: Draws) -> Te
     choice, level, sign = draws.uniforms(3)
     operation = (choice * _EVEN).long()
     magnitude = _magnitudes("trivialaugment", 31, *images.shape[2:])[operation, (level * 31).long()]
-    return _apply(images, operation, _signed(operation, magnitude, sign), _how(spec))
+    return _apply(images, operation[None], _signed(operation, magnitude, sign)[None], _how(spec))
 
 
 def augmix(spec: AugMixSpec, images: Tensor, draws: Draws) -> Tensor:
@@ -210,11 +239,10 @@ def augmix(spec: AugMixSpec, images: Tensor, draws: Draws) -> Tensor:
     blend = images * (1 - rest[0]).to(images.device, non_blocking=True).view(-1, 1, 1, 1)
     table = _magnitudes("augmix", 10, *images.shape[2:])
     for weight, (deep, *numbers) in zip(weights, chains, strict=True):
-        chain, depth = images, 1 + (deep * _DEEPEST).long()
-        for step in range(_DEEPEST):
-            choice, level, sign = numbers[3 * step : 3 * step + 3]
-            operation = 1 + (choice * (_EVEN - 1)).long()
-            magnitude = _signed(operation, table[operation, (level * spec.severity).long()], sign)
-            chain = _apply(chain, torch.where(step < depth, operation, 0), magnitude, _how(spec))
+        choice, level, sign = torch.stack(numbers).view(_DEEPEST, 3, -1).unbind(1)
+        operations = 1 + (choice * (_EVEN - 1)).long()
+        magnitudes = _signed(operations, table[operations, (level * spec.severity).long()], sign)
+        chosen = torch.arange(_DEEPEST)[:, None] < 1 + (deep * _DEEPEST).long()
+        chain = _apply(images, torch.where(chosen, operations, 0), magnitudes, _how(spec))
         blend.add_(chain * weight.view(-1, 1, 1, 1))
     return blend.round_().to(torch.uint8)

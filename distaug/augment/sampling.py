@@ -49,27 +49,31 @@ class Draws:
         return Draws(self.seed, self.epoch, self.ids[index], self.key)
 
 
-def sorted_by(choice: Tensor, images: Tensor, apply: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-    """Let each picture undergo what was chosen for it.
+def sorted_by(choices: Tensor, images: Tensor, apply: Callable[[int, int, Tensor, Tensor], Tensor]) -> Tensor:
+    """Let each picture undergo what was chosen for it, in one step after the other.
 
-    The pictures are sorted by their choice, so that those of each lie together, and put back afterwards: whole pictures
-    are copied twice, whatever the number of choices.
+    In each step the pictures are sorted by their choice, so that those of each lie together, and in the end they are
+    put back: whole pictures are copied once more than there are steps, whatever the number of choices.
 
     Args:
-        choice: (B,) int64 on the host, at least 0; 0 changes nothing.
+        choices: (steps, B) int64 on the host, at least 0; 0 changes nothing.
         images: (B, C, H, W).
-        apply: From a choice above 0, its pictures (b, C, H, W) and their places (b,) int64, on the host, to pictures.
+        apply: From the number of a step, a choice above 0, its pictures (b, C, H, W) and their places in the batch
+            (b,) int64, on the host, to pictures.
 
     Returns:
         (B, C, H, W), a new tensor where any picture was chosen.
     """
-    order = choice.argsort(stable=True)
-    counts = choice.bincount().tolist()
-    if counts[0] == len(images):
-        return images
-    sorted_images = images.index_select(0, order.to(images.device, non_blocking=True))
-    pieces = zip(torch.split(sorted_images, counts), torch.split(order, counts), strict=True)
-    for number, (some, places) in enumerate(pieces):
-        if number and len(places):
-            some.copy_(apply(number, some, places))
-    return sorted_images.index_select(0, order.argsort().to(images.device, non_blocking=True))
+    lies_at: Tensor | None = None  # the place of each picture of the batch as they are sorted now
+    for step, choice in enumerate(choices):
+        counts = choice.bincount().tolist()
+        if counts[0] == len(images):
+            continue
+        order = choice.argsort(stable=True)
+        source = order if lies_at is None else lies_at[order]
+        images, lies_at = images.index_select(0, source.to(images.device, non_blocking=True)), order.argsort()
+        pieces = zip(torch.split(images, counts), torch.split(order, counts), strict=True)
+        for number, (some, places) in enumerate(pieces):
+            if number and len(places):
+                some.copy_(apply(step, number, some, places))
+    return images if lies_at is None else images.index_select(0, lies_at.to(images.device, non_blocking=True))

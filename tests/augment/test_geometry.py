@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from distaug.augment import geometry
+from distaug.augment import geometry, parts
 
 B = 96
 SHAPES = [(3, 32, 32), (1, 31, 33), (3, 7, 5), (1, 8, 9)]
@@ -83,10 +83,11 @@ def test_affine_is_torchvisions(shape: tuple[int, int, int], kind: str, interpol
         degrees, x, y, scale, *shear = numbers
         return tv.affine(image, degrees, [x, y], scale, shear, InterpolationMode(interpolation), **settings)
 
-    for centre, fill in zip(("middle", "corner", "middle"), FILLS, strict=True):
+    corner = (-shape[2] / 2, -shape[1] / 2)
+    for centre, fill in zip(((0.0, 0.0), corner, (0.0, 0.0)), FILLS, strict=True):
         levels = fill[: shape[0]] if isinstance(fill, tuple) else fill
         found = geometry.affine(images, **values, centre=centre, interpolation=interpolation, fill=levels)
-        where = [0, 0] if centre == "corner" else None
+        where = [0, 0] if centre == corner else None
         want = one_by_one(torchvisions, images, *values.values(), center=where, fill=levels)
         assert_same(found, want, interpolation)
 
@@ -169,7 +170,7 @@ def test_a_sample_does_not_depend_on_its_batch(interpolation: str, monkeypatch: 
         return geometry.resized_crop(turned, zero, zero, side, side, interpolation=interpolation)
 
     whole = both(images, degrees, zero, side)
-    monkeypatch.setattr(geometry, "_PART", 8 * 9 * 10)
+    monkeypatch.setattr(parts, "_VALUES", 3 * 8 * 9 * 10)
     assert torch.equal(both(images, degrees, zero, side), whole)
     order = torch.tensor([B - 1, 0, 17])
     assert torch.equal(both(images[order], degrees[order], zero[order], side[order]), whole[order])

@@ -135,7 +135,6 @@ def even(values: Tensor, low: float, high: float) -> bool:
 @pytest.mark.parametrize(
     ("module", "function", "name", "settings", "low", "high"),
     [
-        (operations.geometry, "rotate", "rotate", {"degrees": 20}, -20, 20),
         (operations.colour, "sharpness", "sharpness", {"factor": [0.5, 3]}, 0.5, 3),
         (
             operations.colour,
@@ -170,6 +169,11 @@ def test_parameters_fill_their_range(
 ) -> None:
     seen = [value for value in parameters(monkeypatch, module, function, name, **settings) if isinstance(value, Tensor)]
     assert even(seen[-1], low, high)
+
+
+def test_rotation_draws_its_angle_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = parameters(monkeypatch, operations.geometry, "warp", "rotate", degrees=20)[0]
+    assert even(torch.rad2deg(torch.atan2(matrix[:, 0, 1], matrix[:, 0, 0])), -20, 20)
 
 
 def test_affine_draws_all_its_parameters_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +263,16 @@ def test_strength_is_the_share_of_the_probability_for_a_class() -> None:
         levels(*ops, class_strength={"cow": 0.0}, classes=["ant", "bee", "cat", "dog"])
 
 
-@pytest.mark.parametrize("choice", [[0, 0, 0], [1, 1, 1], [0, 2, 0], [2, 1, 0]])
-def test_sorting_puts_every_picture_back(choice: list[int]) -> None:
+@pytest.mark.parametrize("choices", [list(itertools.product(range(3), repeat=3))[n : n + 3] for n in range(25)])
+def test_sorting_puts_every_picture_back(choices: list[tuple[int, ...]]) -> None:
     images = torch.arange(3).view(3, 1, 1, 1).expand(3, 1, 2, 2).contiguous()
-    found = sorted_by(
-        torch.tensor(choice), images, lambda number, some, places: some + 10 * number + 100 * places.view(-1, 1, 1, 1)
-    )
-    want = [i + (10 * c + 100 * i) * (c > 0) for i, c in enumerate(choice)]
-    assert found[:, 0, 0, 0].tolist() == want
+
+    def apply(step: int, number: int, some: Tensor, places: Tensor) -> Tensor:
+        # Not linear, so that a step too many, too few or in the wrong order is seen.
+        return 7 * some + 10 * number + 100 * step + 1000 * places.view(-1, 1, 1, 1)
+
+    want = [0, 1, 2]
+    for step, choice in enumerate(choices):
+        want = [7 * want[i] + 10 * c + 100 * step + 1000 * i if c else want[i] for i, c in enumerate(choice)]
+    assert sorted_by(torch.tensor(choices), images, apply)[:, 0, 0, 0].tolist() == want
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2]

@@ -77,3 +77,18 @@ def test_wrong_pictures_are_refused_with_what_was_found() -> None:
         augment()(IMAGES, LABELS, IDS.float(), epoch=0, step=0)
     with pytest.raises(ValueError, match="cifar10"):
         augment(spec={"ops": [{"autoaugment": "cifar11"}]})
+
+
+def test_a_compiled_training_step_leaves_the_pipeline_as_it_is() -> None:
+    """The compiler would change its bits, and make it slower."""
+    aug, compiled = augment(), []
+
+    def note(graph: torch.fx.GraphModule, inputs: Any) -> torch.fx.GraphModule:
+        compiled.extend(str(node.target) for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph
+
+    def step(epoch: int) -> torch.Tensor:
+        return torch.sin(aug(IMAGES, LABELS, IDS, epoch=epoch, step=0)[0])
+
+    assert torch.equal(torch.compile(step, backend=note)(1), step(1))
+    assert len(compiled) == 1 and "sin" in compiled[0]

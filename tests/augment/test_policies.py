@@ -73,8 +73,8 @@ def choices(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> list
     """Return the operations and magnitudes of each step that a policy draws for many pictures."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def note(images: Tensor, operation: Tensor, magnitude: Tensor, how: Any) -> Tensor:
-        seen.append((operation, magnitude))
+    def note(images: Tensor, operations: Tensor, magnitudes: Tensor, how: Any) -> Tensor:
+        seen.extend(zip(operations, magnitudes, strict=True))
         return images
 
     monkeypatch.setattr(policies, "_apply", note)
@@ -151,14 +151,10 @@ def test_augmix_draws_chains_of_one_to_three_and_weights_that_sum_to_one(monkeyp
 
 def test_augmix_blends_as_a_loop_over_samples_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """With chains replaced by constants, the mean share of the picture itself is a half, of each chain a sixth."""
-    calls = iter(range(9))
-    levels = {0: 30, 3: 90, 6: 240}
-    level = 0
+    levels = iter((30, 90, 240))
 
-    def constant(images: Tensor, operation: Tensor, magnitude: Tensor, how: Any) -> Tensor:
-        nonlocal level
-        level = levels.get(next(calls), level)
-        return torch.full_like(images, level)
+    def constant(images: Tensor, operations: Tensor, magnitudes: Tensor, how: Any) -> Tensor:
+        return torch.full_like(images, next(levels))
 
     monkeypatch.setattr(policies, "_apply", constant)
     spec = OpSpec.model_validate({"augmix": {}}).settings
