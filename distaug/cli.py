@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from distaug import __version__
-from distaug.errors import ClusterError, DistaugError, InterruptedRunError
+from distaug.errors import ClusterError, DistaugError, InterruptedRunError, JobError
 
 __all__ = ["main"]
 
-UNSHOWN = ("classes", "data", "machine", "versions", "weights_digest")
+UNSHOWN = ("artifacts", "classes", "data", "machine", "versions", "weights_digest")
 """Parts of a result that `--json` has and the table leaves out."""
+_EXPORTED = ".onnx"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,18 +81,22 @@ def _parser() -> argparse.ArgumentParser:
     _job_arguments(preview)
     preview.add_argument("--out", type=Path, metavar="FOLDER", help="where the PNG files go (default: preview/NAME)")
     add("schema", _schema, "Print the JSON Schema of the job file.")
-    evaluate = add("evaluate", _evaluate, "Judge the model of a run once more.")
-    predict = add("predict", _predict, "Classify pictures with the model of a run.")
+    evaluate = add("evaluate", _evaluate, "Judge the model of a run, or an exported file, once more.")
+    compress = add("compress", _compress, "Compress the model of a finished run, as its job says.")
+    predict = add("predict", _predict, "Classify pictures with the model of a run, or with an exported file.")
     doctor = add("doctor", _doctor, "Check this machine: devices, libraries, memory, disk.")
-    for of_run in (resume, evaluate, predict):
-        of_run.add_argument("run", metavar="RUN", help="a run folder, or the name of a run below ./runs")
+    run_help = "a run folder, or the name of a run below ./runs"
+    for of_run in (resume, compress):
+        of_run.add_argument("run", metavar="RUN", help=run_help)
+    for uses in (evaluate, predict):
+        uses.add_argument("run", metavar="RUN", help=f"{run_help}, or the path of an exported file (*.onnx)")
     evaluate.add_argument(
         "--robustness", action="store_true", help="judge it on pictures turned, moved, lit, blurred and made noisy"
     )
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="a picture file")
     for trains in (run, resume):
         trains.add_argument("--workers", type=_count, metavar="N", help="in place of `cluster.workers`")
-    for results in (run, resume, evaluate, predict, doctor):
+    for results in (run, resume, compress, evaluate, predict, doctor):
         results.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     return parser
 
@@ -134,6 +139,14 @@ def _resume(arguments: argparse.Namespace) -> int:
     return _print_result(result, arguments.json)
 
 
+def _compress(arguments: argparse.Namespace) -> int:
+    from distaug.cluster import fit
+
+    with _results_only(arguments.json):
+        result = fit.compress(arguments.run).to_dict()
+    return _print_result(result, arguments.json)
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     from distaug.spec.load import load_job
 
@@ -161,11 +174,18 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from distaug.train import predictor
-
     with _results_only(arguments.json):
-        model = predictor.load(arguments.run)
-        result = model.robustness() if arguments.robustness else model.evaluate()
+        if arguments.run.endswith(_EXPORTED):
+            if arguments.robustness:
+                raise JobError(f"--robustness judges the model of a run, found the file {arguments.run}; give the run")
+            from distaug.compress import artifact, judge
+
+            result = judge.evaluate(artifact.open_artifact(arguments.run))
+        else:
+            from distaug.train import predictor
+
+            model = predictor.load(arguments.run)
+            result = model.robustness() if arguments.robustness else model.evaluate()
     if arguments.json or not arguments.robustness:
         return _print_result(result, arguments.json)
     rows = [(f"none ({result['set']} set)", *[""] * 5, f"{100 * result['top1']:.1f}")]
@@ -177,10 +197,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from distaug.train import predictor
-
     with _results_only(arguments.json):
-        found = predictor.load(arguments.run).predict(arguments.images)
+        if arguments.run.endswith(_EXPORTED):
+            from distaug.compress import artifact
+
+            found = artifact.open_artifact(arguments.run).predict(arguments.images)
+        else:
+            from distaug.train import predictor
+
+            found = predictor.load(arguments.run).predict(arguments.images)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -231,7 +256,30 @@ def _print_result(result: Mapping[str, Any], as_json: bool) -> int:
         if value is not None and not isinstance(value, (list, dict))
     ]
     _print_table(("", "result"), rows)
+    if result.get("artifacts"):
+        _print_artifacts(result["artifacts"])
     return 0
+
+
+def _print_artifacts(rows: Sequence[Mapping[str, Any]]) -> None:
+    def share(numbers: Mapping[str, Any] | None) -> str:
+        return "" if numbers is None else f"{100 * numbers['top1']:.2f}"
+
+    titles = ("stage", "bytes", "zeros %", "ms", "faster", "val %", "test %", "gate")
+    table = [
+        (
+            row["name"],
+            f"{row['bytes']:,}",
+            f"{100 * (1 - row['nonzeros'] / row['parameters']):.0f}",
+            f"{row['latency']['1']['p50_ms']:.2f}",
+            f"{row['latency']['1']['speedup']:.2f} ×",
+            share(row["val"]),
+            share(row["test"]),
+            "passed" if row["passed"] else "undone",
+        )
+        for row in rows
+    ]
+    _print_table(titles, table)
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,24 +1,28 @@
-"""The driver of a run: starts the workers through Ray Train, owns screen and signals, returns the result."""
+"""The driver of a run: trains and compresses on Ray Train's workers, owns screen and signals, returns the result."""
 
 import importlib
+import importlib.util
 import os
 import signal
 import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from time import monotonic, sleep
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from distaug.cluster.private import connected, submitted
-from distaug.errors import ClusterError, DistaugError, InterruptedRunError
+from distaug.errors import ClusterError, DistaugError, InterruptedRunError, JobError
+from distaug.spec.compress import CompressSpec
 from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
+from distaug.store.stages import Stages
 from distaug.telemetry.screen import Screen
 from distaug.train.claim import claim
 from distaug.train.device import available_cores, gpu_problem, usable_gpus
@@ -26,15 +30,16 @@ from distaug.train.device import available_cores, gpu_problem, usable_gpus
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
 
-__all__ = ["resume", "run"]
+__all__ = ["compress", "resume", "run"]
 
 _LOOK_EVERY_S = 0.2
 _GRACE_S = 60.0
 """Longest wait for the workers to save and leave after a signal."""
+_COMPRESSORS = ("onnx", "onnxruntime", "onnxscript", "torch_pruning")
 
 
 def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True) -> Result:
-    """Train a job through Ray Train, or go on with its run, or return the result of a finished one.
+    """Train and compress a job through Ray Train, or go on with its run, or return the result of a finished one.
 
     Args:
         job: The job.
@@ -50,13 +55,18 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
     if workers is not None:
         job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": workers})})
     check(job)
+    if job.compress is not None:
+        _check_installed()
     run_dir, job, result = claim(job)
     screen = Screen(job.name, show=show_progress)
     if result is not None:
         screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
-        return result
-    with RunLock(run_dir), screen:
-        return _drive(job, run_dir, screen)
+        if job.compress is None:
+            return result
+    with RunLock(run_dir), screen, _Session(screen) as session:
+        if result is None:
+            result = session.train(job, run_dir)
+        return result if job.compress is None else _compress(job, run_dir, result, session)
 
 
 def resume(name: str, *, workers: int | None = None, show_progress: bool = True) -> Result:
@@ -71,6 +81,86 @@ def resume(name: str, *, workers: int | None = None, show_progress: bool = True)
     job = found.load_job()
     job = job.model_copy(update={"name": found.name, "runs_dir": str(found.runs_dir)})
     return run(job, workers=workers, show_progress=show_progress)
+
+
+def compress(name: str, *, show_progress: bool = True) -> Result:
+    """Compress the model of a finished run, as its job says or else with the defaults; see `run`.
+
+    Args:
+        name: Path of a run folder, or a name below ./runs.
+        show_progress: Show a bar (on a terminal) or lines on standard error.
+
+    Raises:
+        ArtifactError: Nothing passed the gate; what was measured is kept.
+        StorageError: The run has not finished.
+    """
+    _check_installed()
+    run_dir = RunDir.find(name)
+    job, result = run_dir.load_job(), Result.read(run_dir.result_file)
+    screen = Screen(job.name, show=show_progress)
+    with RunLock(run_dir), screen, _Session(screen) as session:
+        job = job.model_copy(update={"compress": job.compress or CompressSpec()})
+        return _compress(job, run_dir, result, session)
+
+
+def _check_installed() -> None:
+    if missing := [name for name in _COMPRESSORS if importlib.util.find_spec(name) is None]:
+        raise JobError(f"compress: {', '.join(missing)} not installed: pip install 'distaug[compress]'")
+
+
+def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: "_Session") -> Result:
+    from distaug.compress import stage
+    from distaug.report.compression import draw
+
+    try:
+        stage.compress(job, run_dir, session.claim_and_train, session.screen.line)
+    finally:
+        # What the gate refuses is written down as well.
+        stages = Stages.read(run_dir.compressed)
+        if stages is not None and stages.done:
+            result = replace(result, artifacts=[asdict(row) for row in stages.rows])
+            result.write(run_dir.result_file)
+            draw(run_dir.compressed)
+    return result
+
+
+class _Session:
+    """Trains any number of jobs on one Ray, which is started when the first of them needs it.
+
+    Args:
+        screen: Shows them.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self._stack = ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def connect(self, job: JobSpec, cpus: int, gpus: int) -> None:
+        """Be connected with a Ray that has so many cores and GPUs for the workers."""
+        if not self._connected:
+            self._stack.enter_context(connected(job, cpus, gpus))
+            self._connected = True
+
+    def train(self, job: JobSpec, run_dir: RunDir) -> Result:
+        """Train a job that was claimed."""
+        return _drive(job, run_dir, self)
+
+    def claim_and_train(self, job: JobSpec) -> Result:
+        """Train a job, from wherever its run folder says it is."""
+        run_dir, job, result = claim(job)
+        if result is not None:
+            return result
+        with RunLock(run_dir):
+            return self.train(job, run_dir)
 
 
 def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, int]:
@@ -98,14 +188,17 @@ def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, in
     return (most if least == most else (least, most)), cores, int(gpus > 0)
 
 
-def _drive(job: JobSpec, run_dir: RunDir, screen: Screen) -> Result:
+def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
+    screen = session.screen
     workers, cores, gpus = _scale(job, screen)
     most = workers[1] if isinstance(workers, tuple) else workers
     stops: list[int] = []
     # What the workers' code imports takes two seconds, in which Ray can start; none of it imports ray.
     threading.Thread(target=importlib.import_module, args=("distaug.train.loop",), daemon=True).start()
-    # Twice, because Ray puts handlers of its own in place when it starts.
-    with _signals(stops), connected(job, cpus=most * cores, gpus=most * gpus), _signals(stops):
+    with ExitStack() as handlers:
+        handlers.enter_context(_signals(stops))
+        session.connect(job, cpus=most * cores, gpus=most * gpus)
+        handlers.enter_context(_signals(stops))  # once more, because Ray puts some of its own in place when it starts
         import ray
 
         from distaug.cluster.hub import Hub

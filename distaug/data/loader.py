@@ -181,11 +181,12 @@ class Loader:
 
         return Batches(self._triples(reads), self._cut)
 
-    def evaluate(self, split_name: str) -> "Batches[tuple[int, Batch]]":
+    def evaluate(self, split_name: str, pictures: Tensor | None = None) -> "Batches[tuple[int, Batch]]":
         """Iterate over this rank's batches of a set, each with its number among the batches of all ranks.
 
         Args:
             split_name: `train`, `val` or `test`.
+            pictures: (n,) int64 indices of those to read; None: all.
 
         Raises:
             DataError: There is no such set.
@@ -193,12 +194,13 @@ class Loader:
         split: Split | None = getattr(self._data, split_name)
         if split is None:
             raise DataError(f"the data has no {split_name} set; see data.{split_name}_fraction")
-        batches = eval_batches(len(split), self._eval_batch, self._rank, self._world)
+        ids = torch.arange(len(split)) if pictures is None else pictures
+        batches = eval_batches(len(ids), self._eval_batch, self._rank, self._world)
         numbers = iter([number for number, _, _ in batches])
 
         def reads() -> Iterator[_Read]:
             for _, start, stop in batches:
-                yield _Read(split, torch.arange(start, stop), None)
+                yield _Read(split, ids[start:stop], None)
 
         def numbered(read: _Triple) -> tuple[int, Batch]:
             return next(numbers), Batch(*read, shard=0)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
-from distaug.spec.section import Auto, Section
+from distaug.spec.section import Auto, Entry, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -256,8 +256,10 @@ class AugMixSpec(Policy):
     """Number of chains."""
 
 
-class OpSpec(Section):
+class OpSpec(Entry):
     """One operation: a mapping with the operation's name as its only key."""
+
+    kind = "operation"
 
     crop: CropSpec | None = None
     """Random crop with padding."""
@@ -308,31 +310,11 @@ class OpSpec(Section):
     augmix: AugMixSpec | None = None
     """Blend of random chains."""
 
-    @model_validator(mode="after")
-    def _one_operation(self) -> "OpSpec":
-        if len(self.model_fields_set) != 1:
-            found = ", ".join(sorted(self.model_fields_set)) or "none"
-            raise ValueError(f"each entry of the list names exactly one operation, found {found}")
-        (name,) = self.model_fields_set
-        if getattr(self, name) is None:
-            raise ValueError(f"`{name}` has no settings; write `{name}: {{}}` for the defaults")
-        return self
-
-    @property
-    def name(self) -> str:
-        """The operation's name."""
-        (name,) = self.model_fields_set
-        return name
-
     @property
     def settings(self) -> Any:
         """The operation's own section."""
-        found = getattr(self, self.name)
+        found = super().settings
         return AutoAugmentSpec.model_validate({"policy": found}) if isinstance(found, str) else found
-
-    @model_serializer(mode="wrap")
-    def _only_that_one(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: settings for name, settings in serialize(self).items() if settings is not None}
 
 
 _WEAK = (OpSpec(crop=CropSpec()), OpSpec(flip=FlipSpec()))

@@ -43,6 +43,7 @@ def check(job: JobSpec) -> None:
 def conflicts(job: JobSpec) -> Iterator[Conflict]:
     """Yield every set of fields that cannot work together."""
     yield from _data_conflicts(job.data)
+    yield from _pruning_conflicts(job)
     yield from _augment_conflicts(job.augment, job.mix, job.data)
     yield from _balance_conflicts(job)
     yield from _optimizer_conflicts(job.train.optimizer)
@@ -88,6 +89,13 @@ def _augment_conflicts(augment: AugmentSpec, mix: MixSpec, data: DataSpec) -> It
     if mix.off_after_epoch is not None and not (mix.mixup or mix.cutmix):
         message = "neither `mixup` nor `cutmix` is on; set one of them, or leave this out"
         yield Conflict("mix.off_after_epoch", message, ("mix.mixup", "mix.cutmix"))
+
+
+def _pruning_conflicts(job: JobSpec) -> Iterator[Conflict]:
+    for path, asked in (("model.resize", job.model.resize), ("train.keep_zeros", job.train.keep_zeros)):
+        if asked and job.model.weights is None:
+            message = "needs the weights of a pruned network; name their file in `model.weights`, or leave this out"
+            yield Conflict(path, message, ("model.weights",))
 
 
 def _optimizer_conflicts(optimizer: OptimizerSpec) -> Iterator[Conflict]:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from distaug.spec.augment import AugmentSpec, MixSpec
 from distaug.spec.cluster import ClusterSpec
+from distaug.spec.compress import CompressSpec
 from distaug.spec.data import DataSpec
 from distaug.spec.model import ModelSpec
 from distaug.spec.section import Section
@@ -20,7 +21,7 @@ from distaug.spec.train import (
 )
 
 FORMAT = 1
-NOT_PART_OF_THE_TRAINING = ("format", "name", "runs_dir", "cluster")
+NOT_PART_OF_THE_TRAINING = ("format", "name", "runs_dir", "compress", "cluster")
 
 
 class JobSpec(Section):
@@ -52,6 +53,8 @@ class JobSpec(Section):
     """When the state is saved."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """How validation and test sets are read."""
+    compress: CompressSpec | None = None
+    """What is done to the trained model; null: nothing."""
     cluster: ClusterSpec = ClusterSpec()
     """What the job asks of the machines."""
 

@@ -20,6 +20,8 @@ class ModelSpec(Section):
     """Further arguments for the model's factory."""
     weights: str | None = None
     """Starting weights: a .safetensors or .pt file, or the name of torchvision's, e.g. `IMAGENET1K_V1`."""
+    resize: bool = False
+    """Give each layer the size that it has in `weights`: a network whose channels were pruned."""
     head_lr_multiplier: float = Field(default=1.0, gt=0)
     """Learning rate of the classification head over that of the rest."""
     freeze_epochs: int = Field(default=0, ge=0)

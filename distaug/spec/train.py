@@ -50,6 +50,17 @@ class EmaSpec(Section):
     """Decay per step; at update t it is min(decay, (1 + t)/(10 + t))."""
 
 
+class DistillSpec(Section):
+    """A trained model whose answers are learnt beside the labels (arXiv:1503.02531)."""
+
+    teacher: str = Field(min_length=1)
+    """The trained model: its folder with model.json and weights, or its run."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """Share of the teacher's answers in the loss; the labels have the rest."""
+    temperature: float = Field(default=4.0, gt=0)
+    """Divides all logits before the comparison: the higher, the more the unlikely classes count."""
+
+
 class TrainSpec(Section):
     """How the model is trained."""
 
@@ -71,6 +82,10 @@ class TrainSpec(Section):
     """Largest norm of the gradient over the global batch; null: not clipped."""
     ema: EmaSpec | None = None
     """Average of the weights over time; null: off."""
+    keep_zeros: bool = False
+    """Weights that are 0 at the start stay 0: those that were pruned."""
+    distill: DistillSpec | None = None
+    """Learn from a trained model too; null: from the labels alone."""
     exact: bool | Auto = "auto"
     """Sum gradients in one fixed order, so that the number of workers changes no bit; `auto`: on a CPU."""
     compile: bool = False

@@ -47,6 +47,7 @@ class RunDir:
         self.lock_file = self.root / ".lock"
         self.checkpoints = self.root / "checkpoints"
         self.model = self.root / "model"
+        self.compressed = self.root / "compressed"
         self.logs = self.root / "logs"
         self.attempts_file = self.logs / "attempts.jsonl"
 

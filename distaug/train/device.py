@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import socket
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from distaug.train.world import World
 
 __all__ = [
     "available_cores",
+    "cpu_name",
     "gpu_problem",
     "keep_freed_memory",
     "pick_device",
@@ -33,6 +35,14 @@ def available_cores() -> int:
         if limit != "max":
             cores = min(cores, max(1, int(limit) // int(period)))
     return cores
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def keep_freed_memory() -> None:

@@ -1,6 +1,6 @@
 """Evaluation: every sample exactly once for any number of ranks; sums of counts, then one division."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,8 @@ from distaug.data.loader import Batch
 from distaug.train.world import World
 
 __all__ = ["Counts", "evaluate"]
+
+_LARGEST_CONFUSION = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Counts:
             "per_class": self.per_class,
             "samples": self.samples,
         }
+
+    def by_name(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the same with per_class by name and, for up to 100 classes, the confusion."""
+        numbers = self.to_dict() | {"per_class": dict(zip(classes, self.per_class, strict=True))}
+        if len(classes) <= _LARGEST_CONFUSION:
+            numbers["confusion"] = self.confusion.tolist()
+        return numbers
 
 
 def evaluate(

@@ -1,7 +1,5 @@
 """The end of a training: the best model restored, judged once on the test set, and written down."""
 
-import platform
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from distaug.store import checkpoint, records
 from distaug.store.model_files import write_model
 from distaug.store.records import EpochRecord, Result
 from distaug.train.attempts import device_seconds
-from distaug.train.device import available_cores
+from distaug.train.device import available_cores, cpu_name
 from distaug.train.evaluate import Counts
 from distaug.train.judge import judge
 from distaug.train.state import Training
@@ -130,11 +128,8 @@ def _val_numbers(chosen: EpochRecord) -> dict[str, Any] | None:
 
 
 def _machine(t: Training) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": cpu_name(),
         "cores": available_cores(),
         "threads_per_rank": t.job.cluster.cpus_per_worker,
         "gpu": torch.cuda.get_device_name(t.device) if t.device.type == "cuda" else None,

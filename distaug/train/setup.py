@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from distaug.augment import Augment
 from distaug.data.balance import strengths
@@ -24,6 +25,7 @@ from distaug.train.loss import class_weights
 from distaug.train.reporter import Reporter
 from distaug.train.state import Tally, Training
 from distaug.train.sums import Gradients, NormStatistics, Tree, distribute
+from distaug.train.teacher import Teacher
 from distaug.train.world import World, agree_on_errors
 
 __all__ = ["setup", "unfreeze"]
@@ -76,10 +78,11 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
     if job.precision == "fp16" and device.type == "cpu":
         log("precision: fp16 is about 50 times slower than bf16 on a CPU; it is there for tests of correctness")
+    arithmetic = precision.Precision(job.precision, device)
+    teacher = _together(world, lambda: Teacher(job, len(data.classes), arithmetic)) if job.train.distill else None
     if world.rank == 0 and not run.exists():
         run.save_job(job)
     shards, own = job.train.shards, own_shards(world.rank, world.size, job.train.shards)
-    arithmetic = precision.Precision(job.precision, device)
     module = built.module.to(device, arithmetic.weights)
     tree = Tree(world, shards) if job.train.exact else None
     if job.train.exact and device.type == "cuda":
@@ -119,6 +122,8 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         tree=tree,
         norms=NormStatistics(module, tree, world, shards),
         class_weights=None if weights is None else weights.to(device),
+        teacher=teacher,
+        masks=_masks(module) if job.train.keep_zeros else [],
         steps=loader.steps_per_epoch,
         # At a run's first start other ranks may not see the file yet: it says what this job does.
         job_digest=digest(run.load_job(), as_written=True) if run.exists() else digest(job),
@@ -140,6 +145,11 @@ def unfreeze(t: Training) -> None:
     assert t.job.train.shards != "auto"
     t.model = distribute(t.module, t.world, t.device)
     t.gradients = Gradients(t.model, t.tree, t.world, t.job.train.shards)
+
+
+def _masks(module: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """Return the weights, norms and biases left out, each with 0 where it is 0 and 1 elsewhere."""
+    return [(p, p.detach().ne(0).to(p.dtype)) for p in module.parameters() if p.ndim > 1]
 
 
 def _augment(job: JobSpec, data: DataSet, arithmetic: precision.Precision) -> Augment:

@@ -18,6 +18,7 @@ from distaug.train.decide import Memory
 from distaug.train.precision import Precision
 from distaug.train.reporter import Reporter
 from distaug.train.sums import Gradients, NormStatistics, Tree
+from distaug.train.teacher import Teacher
 from distaug.train.world import World
 
 __all__ = ["Tally", "Training"]
@@ -101,6 +102,9 @@ class Training:
     norms: NormStatistics
     class_weights: Tensor | None
     """(K,) weights of the classes in the loss; None: all alike."""
+    teacher: Teacher | None
+    masks: list[tuple[nn.Parameter, Tensor]]
+    """Weights whose zeros stay, each with 1 where it was not 0 at the start; empty without `keep_zeros`."""
     steps: int
     """Steps of an epoch."""
     job_digest: str

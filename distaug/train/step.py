@@ -30,8 +30,11 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
         with t.gradients.backward(shard):
             with t.precision.autocast():
                 logits = t.model(images)
+            scores = logits.to(targets.dtype)
             # With soft targets even the weighted loss is divided by the number of pictures, so that shards add up.
-            loss = torch.nn.functional.cross_entropy(logits.to(targets.dtype), targets, t.class_weights)
+            loss = torch.nn.functional.cross_entropy(scores, targets, t.class_weights)
+            if t.teacher is not None:
+                loss = t.teacher.blend(loss, scores, images)
             t.precision.scaler.scale(loss * t.gradients.loss_scale).backward()  # type: ignore[no-untyped-call]
         t.gradients.add(shard)
         t.tally.add(loss.detach(), logits.detach(), targets)
@@ -43,6 +46,7 @@ def _update(t: Training, epoch: int, step: int) -> None:
     scaler, optimizer = t.precision.scaler, t.optimizer
     set_lr(optimizer, lr_factor(t.job.train.schedule, t.steps * epoch + step, t.steps, t.job.train.epochs))
     scaler.unscale_(optimizer)
+    _keep_zeros(t)
     norm = torch.nn.utils.get_total_norm([p.grad for p in t.trained if p.grad is not None], foreach=True)
     finite = norm.isfinite()
     if t.job.train.clip_norm is not None:
@@ -54,6 +58,13 @@ def _update(t: Training, epoch: int, step: int) -> None:
     t.tally.note_update(finite)
     if t.ema is not None:
         t.ema.update(t.module, t.steps * epoch + step, finite)
+
+
+def _keep_zeros(t: Training) -> None:
+    """Take the gradient away from weights that stay 0: then they have no moments, and no share in the norm either."""
+    masked = [(parameter.grad, mask) for parameter, mask in t.masks if parameter.grad is not None]
+    if masked:
+        torch._foreach_mul_(*zip(*masked, strict=True))
 
 
 def _withhold(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision import models
 
 from distaug.errors import JobError
-from distaug.model.registry import Built, build
+from distaug.model.registry import Built, build, head_of
 from distaug.spec.model import ModelSpec
 
 CLASSES = 7
@@ -46,8 +46,6 @@ def test_auxiliary_heads_are_off_and_nothing_warns(name: str, size: int) -> None
 
 
 def test_every_head_of_torchvision_is_found() -> None:
-    from distaug.model.registry import _head
-
     # One of each family, on the meta device: nothing is computed.
     names = [
         "alexnet",
@@ -62,7 +60,7 @@ def test_every_head_of_torchvision_is_found() -> None:
     for name in names:
         with torch.device("meta"):
             module = models.get_model(name, num_classes=CLASSES)
-        head = _head(module, CLASSES)
+        head = head_of(module, CLASSES)
         assert head and all(dict(module.named_parameters())[key].shape[0] == CLASSES for key in head), name
         assert list(dict(module.named_parameters()))[-1] in head, name
 

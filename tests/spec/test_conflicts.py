@@ -54,6 +54,8 @@ def load(*sets):
             "augment.ops.0.crop.mode=zero",
         ),
         (["mix.off_after_epoch=2"], "mix.off_after_epoch", "neither `mixup` nor `cutmix`", "mix.cutmix={}"),
+        (["model.resize=true"], "model.resize", "needs the weights of a pruned network", "model.weights=x.safetensors"),
+        (["train.keep_zeros=true"], "train.keep_zeros", "in `model.weights`", "model.weights=x.safetensors"),
         (
             ["train.optimizer.momentum=0"],
             "train.optimizer.nesterov",

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distaug.errors import DataError, DivergedError, InterruptedRunError, JobError
+from distaug.model.registry import build
 from distaug.spec.job import JobSpec
 from distaug.store import checkpoint
 from distaug.train.claim import claim
+from distaug.train.predictor import load
 from distaug.train.world import SoloWorld
 from tests.train.jobs import judge_again, merge, run_job, small_job
 
@@ -150,8 +153,6 @@ def test_frozen_epochs_move_the_head_alone(tmp_path: Path) -> None:
     run, _, _ = claim(JobSpec.model_validate(job))
     saved = sorted(run.checkpoints.glob("epoch-0001-step-0000000"))
     weights = checkpoint.decode_weights((saved[0] / "model.safetensors").read_bytes())
-    from distaug.model.registry import build
-
     fresh = build(JobSpec.model_validate(job).model, num_classes=10, image_size=32, seed=5).module.state_dict()
     moved = {name for name, value in weights.items() if not (value == fresh[name]).all()}
     assert moved == {"head.weight"}
@@ -169,6 +170,22 @@ def test_frozen_epochs_are_the_same_on_two_ranks(ranks: Run, tmp_path: Path) -> 
     whole = alone(small_job(tmp_path / "one", **changes))["result"].weights_digest
     for rank in ranks(2, run_job, small_job(tmp_path / "two", **changes)):
         assert rank["result"].weights_digest == whole
+
+
+def test_a_pruned_network_is_trained_at_its_sizes_and_comes_back(ranks: Run, tmp_path: Path) -> None:
+    narrow = JobSpec.model_validate(small_job(tmp_path, model={"options": {"widths": [4, 6, 10]}}))
+    pruned = build(narrow.model, num_classes=10, image_size=32, seed=1).module.state_dict()
+    torch.save(pruned, tmp_path / "pruned.pt")
+    changes = {"model": {"weights": str(tmp_path / "pruned.pt"), "resize": True}}
+    one = alone(small_job(tmp_path / "one", **changes))["result"]
+    for rank in ranks(2, run_job, small_job(tmp_path / "two", **changes)):
+        assert rank["result"].weights_digest == one.weights_digest
+    (tmp_path / "pruned.pt").unlink()
+    found = load(tmp_path / "one" / "small")
+    state = found.module.state_dict()
+    assert checkpoint.weights_digest(state) == one.weights_digest != checkpoint.weights_digest(pruned)
+    assert {name: tensor.shape for name, tensor in state.items()} == {name: t.shape for name, t in pruned.items()}
+    assert found.evaluate()["loss"] == one.test["loss"]
 
 
 IMBALANCED: dict[str, Any] = {"data": {"per_class": 60, "long_tail_ratio": 20.0}}

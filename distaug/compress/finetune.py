@@ -1,0 +1,47 @@
+"""The job that trains a pruned network again."""
+
+from pathlib import Path
+
+from distaug.spec.augment import MixSpec
+from distaug.spec.compress import FinetuneSpec
+from distaug.spec.job import JobSpec
+from distaug.spec.train import DistillSpec, ScheduleSpec, StopSpec
+
+__all__ = ["finetune_job"]
+
+
+def finetune_job(job: JobSpec, name: str, folder: Path, spec: FinetuneSpec, *, weights: Path, teacher: Path) -> JobSpec:
+    """Derive the job that trains a pruned network again: as the run was trained, but shorter and with smaller steps.
+
+    Args:
+        job: The job of the run, with everything decided.
+        name: Name of the run that fine-tunes.
+        folder: Folder of such runs.
+        spec: Section of the stage.
+        weights: File of the pruned network's weights.
+        teacher: Folder of the uncompressed model.
+    """
+    assert job.train.optimizer.lr != "auto"
+    optimizer = job.train.optimizer.model_copy(update={"lr": job.train.optimizer.lr * spec.finetune_lr_fraction})
+    train = job.train.model_copy(
+        update={
+            "epochs": spec.finetune_epochs,
+            "optimizer": optimizer,
+            "schedule": ScheduleSpec(),
+            "keep_zeros": True,
+            "distill": DistillSpec(teacher=str(teacher), weight=spec.distill) if spec.distill else None,
+        }
+    )
+    return job.model_copy(
+        update={
+            "name": name,
+            "runs_dir": str(folder),
+            "model": job.model.model_copy(update={"weights": str(weights), "resize": True, "freeze_epochs": 0}),
+            # A training that ends with unmixed pictures has its last, fine steps behind it.
+            "mix": MixSpec() if job.mix.off_after_epoch is not None else job.mix,
+            "train": train,
+            "stop": StopSpec(metric=job.stop.metric, patience_epochs=None, start_epoch=0),
+            "evaluate": job.evaluate.model_copy(update={"tta": []}),
+            "compress": None,
+        }
+    )
