@@ -97,9 +97,10 @@ def compress(name: str, *, show_progress: bool = True) -> Result:
     _check_installed()
     run_dir = RunDir.find(name)
     job, result = run_dir.load_job(), Result.read(run_dir.result_file)
+    job = job.model_copy(update={"compress": job.compress or CompressSpec()})
+    check(job)
     screen = Screen(job.name, show=show_progress)
     with RunLock(run_dir), screen, _Session(screen) as session:
-        job = job.model_copy(update={"compress": job.compress or CompressSpec()})
         return _compress(job, run_dir, result, session)
 
 

@@ -69,7 +69,7 @@ def magnitude(module: nn.Module, spec: MagnitudeSpec, target: float | None) -> N
                     f"it has {', '.join(near)}"
                 )
             _prune.l1_unstructured(layers[name], "weight", amount)
-            _prune.remove(layers[name], "weight")
+            _keep(layers[name])
         return
     # What a network holds fixed, it needs as it is.
     pruned = [layer for layer in layers.values() if layer.weight.requires_grad]
@@ -78,7 +78,13 @@ def magnitude(module: nn.Module, spec: MagnitudeSpec, target: float | None) -> N
     for layer in pruned:
         if spec.scope == "layer":
             _prune.l1_unstructured(layer, "weight", target)
-        _prune.remove(layer, "weight")
+        _keep(layer)
+
+
+def _keep(layer: _Layer) -> None:
+    """Make the zeros of a pruned layer part of its weights."""
+    _prune.remove(layer, "weight")
+    layer.weight.data += 0.0  # the mask has made −0 of negative weights: other bytes, for the same number
 
 
 def remove_channels(
@@ -103,22 +109,29 @@ def remove_channels(
         JobError: A layer would be left empty, or the network's structure cannot be followed.
     """
     fixed = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    kept = [name for name in _layers(module) if f"{name}.weight" in head | fixed]
-    widths = {name: layer.weight.shape[0] for name, layer in _layers(module).items() if name not in kept}
+    widths = {
+        name: layer.weight.shape[0] for name, layer in _layers(module).items() if f"{name}.weight" not in head | fixed
+    }
+    multiple = (8 if min(widths.values(), default=0) >= _NARROW else 4) if spec.round_to == "auto" else spec.round_to
+    widths = {name: width for name, width in widths.items() if width > multiple}  # others have none to lose
     if not widths:
-        raise JobError("compress.stages: channels: the network has no convolution or linear layer before its head")
+        raise JobError(
+            "compress.stages: channels: before its head the network has no convolution or linear layer of more than "
+            f"{multiple} channels"
+        )
+    kept = [name for name in _layers(module) if name not in widths]
     narrowest = min(widths, key=lambda name: widths[name])
-    multiple = (8 if widths[narrowest] >= _NARROW else 4) if spec.round_to == "auto" else spec.round_to
+    most = 1 - multiple / widths[narrowest]
     if spec.ratio is not None:
-        if int(widths[narrowest] * (1 - spec.ratio)) < 1:
+        if int(widths[narrowest] * (1 - spec.ratio)) < multiple:
             raise JobError(
                 f"compress.stages: channels.ratio: {spec.ratio:g} leaves layer `{narrowest}` none of its "
-                f"{widths[narrowest]} channels; allowed is less than {1 - 1 / widths[narrowest]:g}"
+                f"{widths[narrowest]} channels, in multiples of {multiple}; allowed is less than {most:g}"
             )
         return _with_ratio(module, spec.ratio, image_size, kept, multiple)
     assert spec.macs is not None
     goal = spec.macs * _macs(module, image_size)
-    low, high, best = 0.0, 1 - 1 / widths[narrowest], None
+    low, high, best = 0.0, most, None
     for _ in range(_HALVINGS):
         ratio = (low + high) / 2
         smaller = _with_ratio(module, ratio, image_size, kept, multiple)

@@ -145,8 +145,6 @@ class _Compression:
         fit: Fit,
         log: Log,
     ) -> None:
-        if data.val is None:
-            raise DataError("compress: the gate needs a validation set: give one, or `data.val_fraction`")
         self._job, self._run, self._spec, self._stages = job, run, spec, stages
         self._data, self._loader, self._fit, self._log = data, loader, fit, log
         self._folder = run.compressed

@@ -49,6 +49,9 @@ def conflicts(job: JobSpec) -> Iterator[Conflict]:
     yield from _optimizer_conflicts(job.train.optimizer)
     yield from _schedule_conflicts(job.train)
     yield from _epoch_conflicts(job)
+    if job.compress is not None and job.train.final_fit:
+        message = "the gate needs a validation set, and `train.final_fit` trains on it; leave one of them out"
+        yield Conflict("compress", message, ("train.final_fit",))
     yield from _cluster_conflicts(job.cluster, job.train)
 
 
