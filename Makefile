@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.setup-done
+# A file's tests stay together, since they share what is expensive.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup train test test-all lint clean
 
@@ -17,10 +19,10 @@ train: setup
 	$(BIN)/distaug run jobs/digits.yaml
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not deploy and not cifar and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not deploy and not cifar and not gpu"
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ JOB = "name: tiny\ndata: {source: digits}\nmodel: {name: resnet18}\n"
 COMMANDS = {
     "run": {"JOB", "--set", "--name", "--workers", "--json"},
     "resume": {"RUN", "--workers", "--json"},
+    "compress": {"RUN", "--json"},
     "validate": {"JOB", "--set", "--name"},
     "preview": {"JOB", "--set", "--name", "--out"},
     "schema": set(),

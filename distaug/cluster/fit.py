@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from time import monotonic, sleep
@@ -63,7 +63,7 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
         screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
         if job.compress is None:
             return result
-    with RunLock(run_dir), screen, _Session(screen) as session:
+    with RunLock(run_dir), screen, _Session(run_dir, screen) as session:
         if result is None:
             result = session.train(job, run_dir)
         return result if job.compress is None else _compress(job, run_dir, result, session)
@@ -100,7 +100,7 @@ def compress(name: str, *, show_progress: bool = True) -> Result:
     job = job.model_copy(update={"compress": job.compress or CompressSpec()})
     check(job)
     screen = Screen(job.name, show=show_progress)
-    with RunLock(run_dir), screen, _Session(screen) as session:
+    with RunLock(run_dir), screen, _Session(run_dir, screen) as session:
         return _compress(job, run_dir, result, session)
 
 
@@ -113,6 +113,11 @@ def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: "_Session"
     from distaug.compress import stage
     from distaug.report.compression import draw
 
+    stored = run_dir.load_job()
+    if stored.compress != job.compress:  # the one part of a run's job that may change
+        run_dir.save_job(stored.model_copy(update={"compress": job.compress}))
+    # What was decided when the training started is in the run's own job alone.
+    _, job, _ = claim(job)
     try:
         stage.compress(job, run_dir, session.claim_and_train, session.screen.line)
     finally:
@@ -129,16 +134,21 @@ class _Session:
     """Trains any number of jobs on one Ray, which is started when the first of them needs it.
 
     Args:
+        run_dir: The run that all of it is for.
         screen: Shows them.
     """
 
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+    def __init__(self, run_dir: RunDir, screen: Screen) -> None:
+        self.run_dir, self.screen = run_dir, screen
         self._stack = ExitStack()
         self._connected = False
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(_signals(self._interrupt))
         return self
+
+    def _interrupt(self) -> None:
+        raise InterruptedRunError("stopped between two trainings; the same command goes on from there")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -197,9 +207,11 @@ def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
     # What the workers' code imports takes two seconds, in which Ray can start; none of it imports ray.
     threading.Thread(target=importlib.import_module, args=("distaug.train.loop",), daemon=True).start()
     with ExitStack() as handlers:
-        handlers.enter_context(_signals(stops))
+        handlers.enter_context(_signals(lambda: stops.append(1)))
         session.connect(job, cpus=most * cores, gpus=most * gpus)
-        handlers.enter_context(_signals(stops))  # once more, because Ray puts some of its own in place when it starts
+        handlers.enter_context(
+            _signals(lambda: stops.append(1))
+        )  # once more, because Ray puts some of its own in place when it starts
         import ray
 
         from distaug.cluster.hub import Hub
@@ -218,7 +230,7 @@ def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
             if news.result is not None and not alive:
                 return news.result
             if not alive:
-                raise _explain(failures, run_dir)
+                raise _explain(failures, run_dir, session.run_dir)
             if stops and asked_at is None:
                 asked_at = monotonic()
                 screen.line("stopping: saving the state")
@@ -226,7 +238,7 @@ def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
             if asked_at is not None and (len(stops) > 1 or monotonic() - asked_at > _GRACE_S):
                 raise InterruptedRunError(
                     "left without waiting for the workers; "
-                    f"`distaug resume {run_dir.root}` goes on from the last checkpoint"
+                    f"`distaug resume {session.run_dir.root}` goes on from the last checkpoint"
                 )
             sleep(_LOOK_EVERY_S)
 
@@ -284,21 +296,21 @@ def _show(news: "News", screen: Screen) -> None:
         screen.update(news.progress)
 
 
-def _explain(failures: list[BaseException], run_dir: RunDir) -> DistaugError:
+def _explain(failures: list[BaseException], run_dir: RunDir, whole: RunDir) -> DistaugError:
     from distaug.cluster.worker import explain
 
     failure = failures[0] if failures else None
     if failure is None:
         return ClusterError(f"the workers left without a result; logs are in {run_dir.logs}")
-    return explain(getattr(failure, "worker_failures", None) or {0: failure}, run_dir)
+    return explain(getattr(failure, "worker_failures", None) or {0: failure}, run_dir, whole)
 
 
 @contextmanager
-def _signals(stops: list[int]) -> Iterator[None]:
-    """Collect SIGINT and SIGTERM instead of dying of them, where this is the main thread."""
+def _signals(act: Callable[[], None]) -> Iterator[None]:
+    """Act on SIGINT and SIGTERM instead of dying of them, where this is the main thread."""
 
     def note(number: int, frame: FrameType | None) -> None:
-        stops.append(number)
+        act()
 
     if threading.current_thread() is not threading.main_thread():
         yield

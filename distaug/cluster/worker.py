@@ -93,8 +93,14 @@ def work(config: dict[str, Any]) -> None:
             ray.get(hub.finish.remote(result))
 
 
-def explain(failures: dict[int, Exception], run: RunDir) -> ClusterError:
-    """Turn the failures of a worker group into one error that names rank, cause and log."""
+def explain(failures: dict[int, Exception], run: RunDir, whole: RunDir) -> ClusterError:
+    """Turn the failures of a worker group into one error that names rank, cause and log.
+
+    Args:
+        failures: What ended each rank.
+        run: The run that it trained.
+        whole: The run to go on with: the same, or the one whose model is fine-tuned.
+    """
     lines = []
     for rank, failure in sorted(failures.items()):
         cause = str(failure).strip().splitlines()
@@ -102,5 +108,5 @@ def explain(failures: dict[int, Exception], run: RunDir) -> ClusterError:
     return ClusterError(
         "the workers failed more often than `cluster.retries` allows:\n"
         + "\n".join(lines)
-        + f"\nlogs are in {run.logs}; `distaug resume {run.name}` goes on from the last checkpoint"
+        + f"\nlogs are in {run.logs}; `distaug resume {whole.name}` goes on from the last checkpoint"
     )

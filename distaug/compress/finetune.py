@@ -32,16 +32,19 @@ def finetune_job(job: JobSpec, name: str, folder: Path, spec: FinetuneSpec, *, w
             "distill": DistillSpec(teacher=str(teacher), weight=spec.distill) if spec.distill else None,
         }
     )
+    # Weights that a factory would fetch are not those to start from.
+    options = {key: value for key, value in job.model.options.items() if key != "pretrained"}
+    model = {"weights": str(weights), "resize": True, "freeze_epochs": 0, "options": options}
     return job.model_copy(
         update={
             "name": name,
             "runs_dir": str(folder),
-            "model": job.model.model_copy(update={"weights": str(weights), "resize": True, "freeze_epochs": 0}),
+            "model": job.model.model_copy(update=model),
             # A training that ends with unmixed pictures has its last, fine steps behind it.
             "mix": MixSpec() if job.mix.off_after_epoch is not None else job.mix,
             "train": train,
             "stop": StopSpec(metric=job.stop.metric, patience_epochs=None, start_epoch=0),
-            "evaluate": job.evaluate.model_copy(update={"tta": []}),
+            "evaluate": job.evaluate.model_copy(update={"test": False, "tta": []}),
             "compress": None,
         }
     )

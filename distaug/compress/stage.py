@@ -1,5 +1,6 @@
 """The compression of a trained model: stage by stage, each measured and put before the gate. Read it top to bottom."""
 
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from distaug import draws
@@ -26,7 +28,7 @@ from distaug.compress.prune import Size, magnitude, remove_channels
 from distaug.data.held_out import reader
 from distaug.data.loader import Loader
 from distaug.data.open import DataSet, open_data
-from distaug.errors import ArtifactError, DataError
+from distaug.errors import ArtifactError, DataError, DivergedError
 from distaug.model import registry
 from distaug.spec.compress import ChannelsSpec, CompressSpec, DynamicSpec, FinetuneSpec, Int8Spec, MagnitudeSpec
 from distaug.spec.job import JobSpec, to_dict
@@ -35,7 +37,7 @@ from distaug.store.model_files import read_model, write_model
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, write_whole
 from distaug.store.stages import StageRow, Stages
-from distaug.store.whole import storing
+from distaug.store.whole import LEFTOVERS, storing
 from distaug.train.evaluate import Counts
 
 __all__ = ["ARTIFACT", "Fit", "compress"]
@@ -93,6 +95,11 @@ def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log) -> Stages:
     stages = _begin(run.compressed, job.compress, card, log)
     if not stages.done:
         data = open_data(job.data, final_fit=job.train.final_fit, log=lambda line: None)
+        if data.digest != card["data_digest"]:
+            raise DataError(
+                f"compress: the data is not what run {run.name!r} was trained on (digest {data.digest[:12]}, in the "
+                f"run {card['data_digest'][:12]}): it could be judged on pictures that it knows. Restore the data"
+            )
         with closing(reader(data, job.data, device=torch.device("cpu"), batch=_BATCH)) as loader:
             stages = _Compression(job, run, job.compress, stages, data, loader, fit, log).run()
     if stages.reason:
@@ -109,21 +116,32 @@ def _begin(folder: Path, spec: CompressSpec, card: dict[str, Any], log: Log) -> 
         versions=versions() | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )
     found = Stages.read(folder)
-    if found is not None and (found.spec, found.weights_digest) == (fresh.spec, fresh.weights_digest):
-        return found
+    if found is not None and found.weights_digest == fresh.weights_digest and _same(found.spec, spec):
+        for leftover in folder.glob(LEFTOVERS):  # of a try that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        whole = found.artifact is None or (folder / ARTIFACT).is_file()
+        return found if whole else replace(found, done=False)
     if found is not None:
-        log("compress: the section or the model is another than before: all stages are done anew")
+        log("compress: the section or the model is another than before: what is there is removed and done anew")
     shutil.rmtree(folder, ignore_errors=True)
     with storing(folder):
         folder.mkdir()
     return fresh
 
 
+def _same(stored: dict[str, Any], spec: CompressSpec) -> bool:
+    """Say whether a section is the stored one, in which an earlier version may lack fields."""
+    try:
+        return CompressSpec.model_validate(stored) == spec
+    except ValidationError:
+        return False
+
+
 def _steps(spec: CompressSpec) -> list[_Step]:
     steps: list[_Step] = []
     for place, stage in enumerate(spec.stages):
         before = [earlier.name for earlier in spec.stages[:place]].count(stage.name)
-        name, settings = f"{stage.name}-{before + 1}" if before else stage.name, stage.settings
+        name, settings = f"{stage.name}{before + 1}" if before else stage.name, stage.settings
         if isinstance(settings, MagnitudeSpec) and settings.amounts is None:
             steps += [_Step(f"{name}-{100 * target:g}", settings, target) for target in settings.targets]
         else:
@@ -231,8 +249,18 @@ class _Compression:
         if not start.exists():  # else a run that goes on was started with it
             write_whole(start, encode_weights(weights))
         job = finetune_job(self._job, name, runs, spec, weights=start, teacher=self._run.model)
-        self._fit(job)
-        found, _ = read_model(RunDir(runs, name).model)
+        run = RunDir(runs, name)
+        if run.exists() and run.load_job().model.weights != str(start):
+            shutil.rmtree(run.root)  # The folder was moved since: what was begun there is another job.
+        try:
+            self._fit(job)
+        except DivergedError as error:
+            shutil.rmtree(run.root)  # It would only diverge again.
+            raise DivergedError(
+                f"compress: fine-tuning after {name} diverged: {error}. Lower its `finetune_lr_fraction`, "
+                f"found {spec.finetune_lr_fraction:g}"
+            ) from error
+        found, _ = read_model(run.model)
         return dict(found)
 
     def _calibration(self, count: int) -> Images:
@@ -314,17 +342,21 @@ class _Compression:
 
     def _verdict(self, row: StageRow, *, quantized: bool) -> str:
         """Say why a file is refused; nothing if it is not."""
-        gate = self._spec.gate
+        gate, snr = self._spec.gate, row.logit_snr_db
+        if not math.isfinite(row.val["loss"]):
+            return "its logits are not finite"
         if row.drop > gate.max_accuracy_drop + _ROUNDING:
             return (
-                f"its validation accuracy of {100 * row.val['top1']:.2f} % is {row.drop:.2f} points below the "
-                f"uncompressed model's; gate.max_accuracy_drop is {gate.max_accuracy_drop:g}"
+                f"its validation accuracy of {100 * row.val['top1']:.2f} % ({row.val['samples']:,} pictures) is "
+                f"{row.drop:.2f} points below the uncompressed model's; gate.max_accuracy_drop is "
+                f"{gate.max_accuracy_drop:g}"
             )
-        if quantized and row.agreement < gate.min_agreement:
-            noise = "" if row.logit_snr_db is None else f", signal to noise {row.logit_snr_db:.1f} dB"
+        if quantized and (row.agreement < gate.min_agreement or (snr is not None and snr < gate.min_logit_snr_db)):
+            noise = "" if snr is None else f", {snr:.1f} dB from signal to noise"
             return (
-                f"it decides as {row.against} on {100 * row.agreement:.1f} % of the validation pictures{noise}; "
-                f"gate.min_agreement is {gate.min_agreement:g}. Was it calibrated on pictures like these?"
+                f"it decides as {row.against} on {100 * row.agreement:.1f} % of the validation pictures{noise}; the "
+                f"gate wants {100 * gate.min_agreement:g} % and {gate.min_logit_snr_db:g} dB. Was it calibrated on "
+                "pictures like these?"
             )
         return ""
 
@@ -340,10 +372,16 @@ class _Compression:
                 reason = f"is {speedup:.2f} times as fast as the uncompressed one; min_speedup is {gate.min_speedup:g}"
             elif gate.max_bytes is not None and last.bytes > gate.max_bytes:
                 reason = f"has {last.bytes:,} bytes; max_bytes is {gate.max_bytes:,}"
-            reason = reason and f"compress: the gate refuses {last.file}: it {reason}"
+            if reason:
+                self._save(
+                    rows=[
+                        replace(r, passed=False, reason=f"it {reason}") if r is last else r for r in self._stages.rows
+                    ]
+                )
+                reason = f"compress: the gate refuses {last.file}: it {reason}"
             write_whole(self._folder / ARTIFACT, (self._folder / last.file).read_bytes())
         rows = self._stages.rows
-        if self._data.test is not None:
+        if self._data.test is not None and self._job.evaluate.test:
             rows = [replace(row, test=_numbers(self._judged(self._folder / row.file, "test")[0])) for row in rows]
         self._save(rows=rows, done=True, artifact=last and last.name, reason=reason)
         shutil.rmtree(self._folder / _FINETUNE, ignore_errors=True)

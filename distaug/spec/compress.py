@@ -28,7 +28,15 @@ class MagnitudeSpec(FinetuneSpec):
     scope: Literal["global", "layer"] = "global"
     """Whether the smallest weights are looked for in the whole network or in each layer."""
     amounts: dict[str, Share] | None = None
-    """Shares by name of the layer, in place of `targets`: one step."""
+    """Shares by name of the layer, in place of `targets` and `scope`: one step."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "MagnitudeSpec":
+        if sorted(set(self.targets)) != self.targets:
+            raise ValueError(f"`targets` must rise from one to the next, found {self.targets}")
+        if self.amounts is not None and (self.targets, self.scope) != ([0.1, 0.2, 0.3, 0.5], "global"):
+            raise ValueError("`amounts` takes the place of `targets` and `scope`; leave those out")
+        return self
 
 
 class ChannelsSpec(FinetuneSpec):
@@ -85,6 +93,8 @@ class GateSpec(Section):
     """Points of validation accuracy that the uncompressed model may be ahead, after every stage."""
     min_agreement: float = Field(default=0.9, ge=0, le=1)
     """Share of validation pictures on which a quantized file decides as the file that it was made from."""
+    min_logit_snr_db: float = 18.0
+    """Power of that file's logits over that of the difference, in dB: low where the calibration saw other pictures."""
     min_speedup: float | None = Field(default=None, gt=0)
     """Times faster than the uncompressed model, one picture at a time; for the last file alone."""
     max_bytes: int | None = Field(default=None, ge=1)
@@ -100,8 +110,10 @@ class CompressSpec(Section):
     """When a file is refused."""
 
     @model_validator(mode="after")
-    def _int8_comes_last(self) -> "CompressSpec":
+    def _stages_lead_somewhere(self) -> "CompressSpec":
         names = [stage.name for stage in self.stages]
+        if set(names) == {"dynamic"}:
+            raise ValueError("`dynamic` is only there to compare with: name another stage as well")
         if "int8" in names and set(names[names.index("int8") + 1 :]) & {"magnitude", "channels", "int8"}:
             raise ValueError("`int8` must be the last stage but for `dynamic`: what it leaves cannot be trained")
         return self

@@ -125,5 +125,7 @@ class EvaluateSpec(Section):
 
     batch: int = Field(default=500, ge=1)
     """Pictures per step on each worker."""
+    test: bool = True
+    """Judge the finished model on the test set; not for a model that is only a step towards another."""
     tta: list[Literal["flip", "shift"]] = []
     """Judge the test set once more by the mean over mirrored pictures, pictures shifted by one pixel, or both."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from distaug.errors import StorageError
 from distaug.store.whole import storing, write_whole
 
-__all__ = ["EpochRecord", "Result", "append", "read", "truncate"]
+__all__ = ["EpochRecord", "Result", "append", "finite", "read", "truncate"]
 
 FORMAT = 1
 
@@ -232,18 +232,19 @@ def _whole_lines(data: bytes) -> int:
     return data.rfind(b"\n") + 1
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON values with None in place of numbers that are not finite."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value
 
 
 def _to_dict(record: EpochRecord | Result) -> dict[str, Any]:
-    values = _finite(asdict(record))
+    values = finite(asdict(record))
     assert isinstance(values, dict)
     return {"format": FORMAT} | values
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distaug.errors import StorageError
+from distaug.store.records import finite
 from distaug.store.whole import write_whole
 
 __all__ = ["STAGES_FILE", "StageRow", "Stages"]
@@ -38,7 +39,7 @@ class StageRow:
     zlib_bytes: int
     """Size of the file after zlib."""
     latency: dict[str, dict[str, float]]
-    """By batch, "1" and "64": p50_ms, p95_ms, baseline_p50_ms (of the uncompressed file, in turns) and speedup."""
+    """By batch, "1" and "64": p50_ms, p95_ms, baseline_p50_ms (of the uncompressed file, in turns), speedup, rounds."""
     engine: dict[str, Any]
     """name, version, provider, threads, dtype, cpu: what the latency was measured with."""
     val: dict[str, Any]
@@ -92,7 +93,8 @@ class Stages:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"format": FORMAT} | asdict(self)
+        values: dict[str, Any] = finite(asdict(self))
+        return {"format": FORMAT} | values
 
     def write(self, folder: Path) -> None:
         """Write stages.json into the folder `compressed`, whole or absent.

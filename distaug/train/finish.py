@@ -26,7 +26,7 @@ def finish(t: Training) -> Result:
         The result, the same on every rank.
     """
     chosen = _restore_best(t) if t.data.val is not None else t.epoch - 1
-    test = judge(t, t.data.test, "test")
+    test = judge(t, t.data.test if t.job.evaluate.test else None, "test")
     result, error = None, None
     if t.world.rank == 0:
         try:

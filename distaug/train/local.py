@@ -49,6 +49,8 @@ def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
         if result is not None:
             reporter.log(f"run {job.name!r} has finished before; start anew with --name")
             return result
+        if job.compress is not None and world.rank == 0:
+            reporter.log("the section `compress` is for `distaug run` and `distaug compress`: this only trains")
         with RunLock(run) if world.rank == 0 else nullcontext():
             return fit(claimed, run, world, reporter)
     except RuntimeError as error:

@@ -125,7 +125,7 @@ def test_name_argument_wins():
         ("mix: {Cut-Mix: {alpha: 1}}", "did you mean `cutmix`?"),
         ("data2: 1", "did you mean `data`?"),
         ("zzz: 1", "job.yaml:3: zzz: unknown key. Keys of a job: format, "),
-        ("compress: {}", "compress: unknown key"),
+        ("deploy: {}", "deploy: unknown key"),
         (
             "augment:\n  ops:\n  - flip: {}\n  - crop: {pad: 1}",
             "job.yaml:6: augment.ops.1.crop.pad: unknown key; did you mean `padding`? "
