@@ -92,8 +92,8 @@ def remove_channels(
 ) -> nn.Module:
     """Remove the channels whose weights are shortest, together with all that depends on them (arXiv:2301.12900).
 
-    Layers that are joined by additions lose the same channels. The head keeps its outputs, and layers that the network
-    holds fixed stay whole.
+    Layers that are joined by additions lose the same channels. The head keeps its outputs; layers that the network
+    holds fixed, and those that have no more channels than the multiple, stay whole.
 
     Args:
         module: The network; it stays as it is.

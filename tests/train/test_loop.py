@@ -252,3 +252,8 @@ def test_final_fit_trains_on_train_and_val_for_all_epochs(tmp_path: Path) -> Non
     found = alone(small_job(tmp_path, data={"per_class": None}, train={"final_fit": True, "epochs": 1}))
     assert found["result"].val is None and found["result"].best["epoch"] == 0
     assert found["history"][0].top1 is None and found["history"][0].images == 1438 // 40 * 40
+
+
+def test_the_test_set_is_left_alone_where_it_is_asked_for(tmp_path: Path) -> None:
+    result = run_job(SoloWorld(), small_job(tmp_path, evaluate={"test": False}, train={"epochs": 1}))["result"]
+    assert result.test is None and result.val is not None
