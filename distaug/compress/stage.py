@@ -362,25 +362,22 @@ class _Compression:
 
     def _finish(self, last: StageRow | None) -> Stages:
         """Put the last file before the rest of the gate, judge all files on the test set, and write all down."""
-        gate = self._spec.gate
+        gate, rows = self._spec.gate, self._stages.rows
         if last is None:
-            refused = "; ".join(f"{row.name}: {row.reason}" for row in self._stages.rows if not row.passed)
-            reason = f"compress: nothing passed the gate: {refused or 'there is only `dynamic`'}"
+            refused = "; ".join(f"{row.name}: {row.reason}" for row in rows if not row.passed)
+            reason = f"compress: nothing passed the gate: {refused}"
         else:
             speedup, reason = last.latency["1"]["speedup"], ""
             if gate.min_speedup is not None and speedup < gate.min_speedup:
-                reason = f"is {speedup:.2f} times as fast as the uncompressed one; min_speedup is {gate.min_speedup:g}"
-            elif gate.max_bytes is not None and last.bytes > gate.max_bytes:
-                reason = f"has {last.bytes:,} bytes; max_bytes is {gate.max_bytes:,}"
-            if reason:
-                self._save(
-                    rows=[
-                        replace(r, passed=False, reason=f"it {reason}") if r is last else r for r in self._stages.rows
-                    ]
+                reason = (
+                    f"it is {speedup:.2f} times as fast as the uncompressed one; min_speedup is {gate.min_speedup:g}"
                 )
-                reason = f"compress: the gate refuses {last.file}: it {reason}"
+            elif gate.max_bytes is not None and last.bytes > gate.max_bytes:
+                reason = f"it has {last.bytes:,} bytes; max_bytes is {gate.max_bytes:,}"
+            if reason:
+                rows = [replace(row, passed=False, reason=reason) if row.name == last.name else row for row in rows]
+                reason = f"compress: the gate refuses {last.file}: {reason}"
             write_whole(self._folder / ARTIFACT, (self._folder / last.file).read_bytes())
-        rows = self._stages.rows
         if self._data.test is not None and self._job.evaluate.test:
             rows = [replace(row, test=_numbers(self._judged(self._folder / row.file, "test")[0])) for row in rows]
         self._save(rows=rows, done=True, artifact=last and last.name, reason=reason)

@@ -266,7 +266,7 @@ def test_grey_arrays_are_pictures_too(colours: Path) -> None:
         (np.zeros(4, dtype=np.uint8), r"image 1 .* uint8 \(4,\)"),
         (Image.new("F", (4, 4), 0.5), "image 1 .*mode F"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_picture_that_cannot_be_read_is_named(colours: Path, bad: Any, reason: str) -> None:
     good = encoded(Image.effect_noise((30, 30), 50))
