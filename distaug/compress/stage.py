@@ -15,7 +15,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from distaug import draws
@@ -133,7 +132,7 @@ def _same(stored: dict[str, Any], spec: CompressSpec) -> bool:
     """Say whether a section is the stored one, in which an earlier version may lack fields."""
     try:
         return CompressSpec.model_validate(stored) == spec
-    except ValidationError:
+    except ValueError:  # of pydantic: it is not valid any more
         return False
 
 

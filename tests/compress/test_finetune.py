@@ -53,6 +53,11 @@ def test_only_what_must_be_is_another() -> None:
     assert JobSpec.model_validate(found.model_dump(mode="json")) == found
 
 
+def test_it_starts_from_the_pruned_weights_alone() -> None:
+    found = tuned(base(model={"options": {"pretrained": True, "widths": [8]}})).model
+    assert found.options == {"widths": [8]} and found.weights == str(WEIGHTS)
+
+
 def test_the_schedule_is_a_cosine_of_its_own() -> None:
     job = base(train={"schedule": {"name": "multi_step", "milestones_epochs": [5], "gamma": 0.5}})
     assert tuned(job).train.schedule == JobSpec.model_validate(small_job(Path("/a"))).train.schedule

@@ -65,7 +65,7 @@ def test_a_file_is_about_as_fast_as_itself(tmp_path: Path, monkeypatch: pytest.M
     found = measure.latency(file, file)
     assert list(found) == ["1", "64"]
     for numbers in found.values():
-        assert set(numbers) == {"p50_ms", "p95_ms", "baseline_p50_ms", "speedup"}
+        assert set(numbers) == {"p50_ms", "p95_ms", "baseline_p50_ms", "speedup", "rounds"}
         assert 0 < numbers["p50_ms"] <= numbers["p95_ms"] and 0.3 < numbers["speedup"] < 3
     assert found["64"]["p50_ms"] > found["1"]["p50_ms"]
 
@@ -76,12 +76,15 @@ def test_latency_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def seconds(artifact: Artifact, images: npt.NDArray[np.uint8]) -> float:
         runs.append((artifact.image_size, len(images)))
-        return 0.25 if artifact.image_size == 8 else 0.125
+        return 0.06 if artifact.image_size == 8 else 0.03
 
     monkeypatch.setattr(measure, "_seconds", seconds)
-    wanted = {"p50_ms": 125.0, "p95_ms": 125.0, "baseline_p50_ms": 250.0, "speedup": 2.0}
-    assert measure.latency(small, large) == {"1": wanted, "64": wanted}
-    assert runs == [(size, batch) for batch in (1, 64) for size in (4, 8) * (2 + round(4 / 0.375))]
+    found = measure.latency(small, large)
+    wanted = {"p50_ms": 30.0, "p95_ms": 30.0, "baseline_p50_ms": 60.0, "speedup": 2.0, "rounds": 44}
+    assert found["1"] == found["64"] == pytest.approx(wanted)
+    # Twice before the measurement, then each first in every other round.
+    sizes = [*(4, 8) * 2, *(8, 4, 4, 8) * 22]
+    assert runs == [(size, batch) for batch in (1, 64) for size in sizes]
 
 
 def test_the_engine_is_named() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from distaug.cluster import fit
 from distaug.compress import measure, stage
 from distaug.compress.artifact import open_artifact
 from distaug.errors import ArtifactError, DataError, InterruptedRunError, JobError
@@ -61,10 +62,10 @@ def run(trained: RunDir, tmp_path: Path) -> RunDir:
     return copy
 
 
-def compress(run: RunDir, *stages: dict[str, Any], fit: Callable[[JobSpec], Result] = train, **gate: Any) -> Stages:
+def compress(run: RunDir, *stages: dict[str, Any], trains: Callable[[JobSpec], Result] = train, **gate: Any) -> Stages:
     section = CompressSpec.model_validate({"stages": list(stages), "gate": {"max_accuracy_drop": 20.0} | gate})
     job = run.load_job().model_copy(update={"compress": section})
-    return stage.compress(job, run, fit, silent)
+    return stage.compress(job, run, trains, silent)
 
 
 def test_each_stage_goes_on_from_the_one_before(run: RunDir) -> None:
@@ -140,10 +141,10 @@ def test_a_stopped_compression_goes_on_where_it_was(run: RunDir, tmp_path: Path)
         return train(job)
 
     with pytest.raises(InterruptedRunError):
-        compress(run, magnitude, fit=stopped)
+        compress(run, magnitude, trains=stopped)
     before = Stages.read(run.compressed)
     assert before is not None and [row.name for row in before.rows] == ["fp32", "magnitude-20"]
-    after = compress(run, magnitude, fit=stopped)
+    after = compress(run, magnitude, trains=stopped)
     assert asked == ["magnitude-20", "magnitude-40", "magnitude-40"]
     assert [row.seconds for row in after.rows[:2]] == [row.seconds for row in before.rows]
     again = RunDir(tmp_path, "again")
@@ -154,9 +155,9 @@ def test_a_stopped_compression_goes_on_where_it_was(run: RunDir, tmp_path: Path)
     digests = [weights_digest(registry.load(r.compressed / "magnitude-40")[0].state_dict()) for r in (run, again)]
     assert digests[0] == digests[1]
     # Finished: nothing is trained again. Another section: all of it is.
-    compress(run, magnitude, fit=stopped)
+    compress(run, magnitude, trains=stopped)
     assert len(asked) == 3
-    compress(run, {"magnitude": {"targets": [0.2], "finetune_epochs": 1}}, fit=stopped)
+    compress(run, {"magnitude": {"targets": [0.2], "finetune_epochs": 1}}, trains=stopped)
     assert len(asked) == 4 and not (run.compressed / "magnitude-40.onnx").exists()
 
 
@@ -166,3 +167,9 @@ def test_what_cannot_be_done_is_said(run: RunDir, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(stage, "_FEWEST", 10**6)
     with pytest.raises(DataError, match="int8 needs 1000000 training pictures to measure ranges on, found 1293"):
         compress(run, {"int8": {}})
+
+
+def test_a_missing_library_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_COMPRESSORS", ("onnx", "no_such_library"))
+    with pytest.raises(JobError, match=r"compress: no_such_library not installed: pip install 'distaug\[compress\]'"):
+        fit.compress("any")
