@@ -11,7 +11,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[compress,dev,timm]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[compress,dev,tensorboard,timm]"
 	touch $@
 
 # The main job: real handwritten digits, embedded in scikit-learn; nothing is downloaded for it.

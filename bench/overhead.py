@@ -36,7 +36,6 @@ from distaug.spec.job import JobSpec
 from distaug.train.claim import claim
 from distaug.train.device import available_cores
 from distaug.train.judge import check_finite
-from distaug.train.loop import progress
 from distaug.train.reporter import LocalReporter
 from distaug.train.setup import setup
 from distaug.train.state import Training
@@ -115,7 +114,7 @@ def job_steps(t: Training) -> Iterator[None]:
         for shards in t.loader.train(t.epoch, t.step):
             train_step(t, t.epoch, t.step, shards)
             t.step += 1
-            watch.look(stop=t.reporter.progress(progress(t, "train")))
+            watch.look(stop=t.reporter.progress(t.progress("train")))
             yield
         check_finite(t)
         t.epoch, t.step = t.epoch + 1, 0

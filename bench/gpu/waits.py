@@ -10,7 +10,6 @@ import torch
 
 import distaug
 from bench.gpu.shared import BASE, GPU, WAYS, Bench, opened, say, take_up, told
-from distaug.train.loop import progress
 from distaug.train.state import Training
 from distaug.train.step import train_step
 from distaug.train.watch import Watch
@@ -61,7 +60,7 @@ def _check(t: Training, steps: int) -> dict[str, Any]:
         for _ in range(steps):
             train_step(t, t.epoch, t.step, next(batches))
             t.step += 1
-            watch.look(stop=t.reporter.progress(progress(t, "train")))
+            watch.look(stop=t.reporter.progress(t.progress("train")))
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
         if "called a synchronizing" in str(message):

@@ -3,18 +3,17 @@
 import importlib
 import importlib.util
 import os
-import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from time import monotonic, sleep
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from distaug.cluster.private import connected, submitted
+from distaug.cluster.private import submitted
+from distaug.cluster.session import Session, signals
 from distaug.errors import ClusterError, DistaugError, InterruptedRunError, JobError
 from distaug.spec.compress import CompressSpec
 from distaug.spec.conflicts import check
@@ -23,6 +22,7 @@ from distaug.spec.load import dump_job
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
 from distaug.store.stages import Stages
+from distaug.telemetry import tensorboard
 from distaug.telemetry.screen import Screen
 from distaug.train.claim import claim
 from distaug.train.device import available_cores, gpu_problem, usable_gpus
@@ -57,16 +57,21 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
     check(job)
     if job.compress is not None:
         _check_installed()
+    if job.metrics.tensorboard:
+        tensorboard.check_installed()
     run_dir, job, result = claim(job)
     screen = Screen(job.name, show=show_progress)
     if result is not None:
         screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
         if job.compress is None:
             return result
-    with RunLock(run_dir), screen, _Session(run_dir, screen) as session:
+    with RunLock(run_dir), screen, Session(job, run_dir, screen) as session:
         if result is None:
-            result = session.train(job, run_dir)
-        return result if job.compress is None else _compress(job, run_dir, result, session)
+            result = _drive(job, run_dir, session)
+        session.judged(result)
+        result = result if job.compress is None else _compress(job, run_dir, result, session)
+        session.board.end(result.state)
+        return result
 
 
 def resume(name: str, *, workers: int | None = None, show_progress: bool = True) -> Result:
@@ -100,8 +105,11 @@ def compress(name: str, *, show_progress: bool = True) -> Result:
     job = job.model_copy(update={"compress": job.compress or CompressSpec()})
     check(job)
     screen = Screen(job.name, show=show_progress)
-    with RunLock(run_dir), screen, _Session(run_dir, screen) as session:
-        return _compress(job, run_dir, result, session)
+    with RunLock(run_dir), screen, Session(job, run_dir, screen) as session:
+        session.judged(result)
+        result = _compress(job, run_dir, result, session)
+        session.board.end(result.state)
+        return result
 
 
 def _check_installed() -> None:
@@ -109,7 +117,7 @@ def _check_installed() -> None:
         raise JobError(f"compress: {', '.join(missing)} not installed: pip install 'distaug[compress]'")
 
 
-def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: "_Session") -> Result:
+def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: Session) -> Result:
     from distaug.compress import stage
     from distaug.report.compression import draw
 
@@ -118,8 +126,9 @@ def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: "_Session"
         run_dir.save_job(stored.model_copy(update={"compress": job.compress}))
     # What was decided when the training started is in the run's own job alone.
     _, job, _ = claim(job)
+    session.board.compressing = True
     try:
-        stage.compress(job, run_dir, session.claim_and_train, session.screen.line)
+        stage.compress(job, run_dir, partial(_finetune, session), session.screen.line, session.board.stage)
     finally:
         # What the gate refuses is written down as well.
         stages = Stages.read(run_dir.compressed)
@@ -130,48 +139,13 @@ def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: "_Session"
     return result
 
 
-class _Session:
-    """Trains any number of jobs on one Ray, which is started when the first of them needs it.
-
-    Args:
-        run_dir: The run that all of it is for.
-        screen: Shows them.
-    """
-
-    def __init__(self, run_dir: RunDir, screen: Screen) -> None:
-        self.run_dir, self.screen = run_dir, screen
-        self._stack = ExitStack()
-        self._connected = False
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(_signals(self._interrupt))
-        return self
-
-    def _interrupt(self) -> None:
-        raise InterruptedRunError("stopped between two trainings; the same command goes on from there")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def connect(self, job: JobSpec, cpus: int, gpus: int) -> None:
-        """Be connected with a Ray that has so many cores and GPUs for the workers."""
-        if not self._connected:
-            self._stack.enter_context(connected(job, cpus, gpus))
-            self._connected = True
-
-    def train(self, job: JobSpec, run_dir: RunDir) -> Result:
-        """Train a job that was claimed."""
-        return _drive(job, run_dir, self)
-
-    def claim_and_train(self, job: JobSpec) -> Result:
-        """Train a job, from wherever its run folder says it is."""
-        run_dir, job, result = claim(job)
-        if result is not None:
-            return result
-        with RunLock(run_dir):
-            return self.train(job, run_dir)
+def _finetune(session: Session, job: JobSpec) -> Result:
+    """Train the job of a stage, from wherever its run folder says it is."""
+    run_dir, job, result = claim(job)
+    if result is not None:
+        return result
+    with RunLock(run_dir):
+        return _drive(job, run_dir, session)
 
 
 def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, int]:
@@ -199,7 +173,7 @@ def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, in
     return (most if least == most else (least, most)), cores, int(gpus > 0)
 
 
-def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
+def _drive(job: JobSpec, run_dir: RunDir, session: Session) -> Result:
     screen = session.screen
     workers, cores, gpus = _scale(job, screen)
     most = workers[1] if isinstance(workers, tuple) else workers
@@ -207,10 +181,10 @@ def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
     # What the workers' code imports takes two seconds, in which Ray can start; none of it imports ray.
     threading.Thread(target=importlib.import_module, args=("distaug.train.loop",), daemon=True).start()
     with ExitStack() as handlers:
-        handlers.enter_context(_signals(lambda: stops.append(1)))
+        handlers.enter_context(signals(lambda: stops.append(1)))
         session.connect(job, cpus=most * cores, gpus=most * gpus)
         handlers.enter_context(
-            _signals(lambda: stops.append(1))
+            signals(lambda: stops.append(1))
         )  # once more, because Ray puts some of its own in place when it starts
         import ray
 
@@ -224,7 +198,7 @@ def _drive(job: JobSpec, run_dir: RunDir, session: _Session) -> Result:
         while True:
             alive = thread.is_alive()
             news: News = ray.get(hub.look.remote())
-            _show(news, screen)
+            session.show(news)
             if news.error is not None:
                 raise news.error
             if news.result is not None and not alive:
@@ -287,15 +261,6 @@ def _fit(
         failures.append(error)
 
 
-def _show(news: "News", screen: Screen) -> None:
-    for message in news.lines:
-        screen.line(message)
-    for record in news.records:
-        screen.record(record)
-    if news.progress is not None:
-        screen.update(news.progress)
-
-
 def _explain(failures: list[BaseException], run_dir: RunDir, whole: RunDir) -> DistaugError:
     from distaug.cluster.worker import explain
 
@@ -303,21 +268,3 @@ def _explain(failures: list[BaseException], run_dir: RunDir, whole: RunDir) -> D
     if failure is None:
         return ClusterError(f"the workers left without a result; logs are in {run_dir.logs}")
     return explain(getattr(failure, "worker_failures", None) or {0: failure}, run_dir, whole)
-
-
-@contextmanager
-def _signals(act: Callable[[], None]) -> Iterator[None]:
-    """Act on SIGINT and SIGTERM instead of dying of them, where this is the main thread."""
-
-    def note(number: int, frame: FrameType | None) -> None:
-        act()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from distaug.errors import DistaugError
 from distaug.store.records import EpochRecord, Result
-from distaug.telemetry.progress import Progress
+from distaug.telemetry.meter import RankStats
 
 __all__ = ["Hub", "News"]
 
@@ -13,8 +13,8 @@ __all__ = ["Hub", "News"]
 class News:
     """What happened since the last look."""
 
-    progress: Progress | None = None
-    """Where rank 0 is."""
+    ranks: list[RankStats] = field(default_factory=list)
+    """What ranks pushed, in the order of their numbers."""
     records: list[EpochRecord] = field(default_factory=list)
     """Epochs that ended."""
     lines: list[str] = field(default_factory=list)
@@ -30,12 +30,12 @@ class Hub:
 
     def __init__(self) -> None:
         self._news = News()
+        self._ranks: dict[int, RankStats] = {}
         self._stop = False
 
-    def push(self, rank: int, progress: Progress) -> bool:
-        """Take note of a rank's progress; return whether a stop was requested."""
-        if rank == 0:
-            self._news.progress = progress
+    def push(self, stats: RankStats) -> bool:
+        """Take note of what a rank has done; return whether a stop was requested."""
+        self._ranks[stats.rank] = stats
         return self._stop
 
     def record(self, record: EpochRecord) -> None:
@@ -65,6 +65,7 @@ class Hub:
 
     def look(self) -> News:
         """Return the news since the last look."""
-        news = self._news
+        news, self._news.ranks = self._news, [self._ranks[rank] for rank in sorted(self._ranks)]
+        self._ranks = {}
         self._news = News(error=news.error, result=news.result)
         return news

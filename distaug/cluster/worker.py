@@ -1,12 +1,13 @@
 """What each Ray Train worker runs: the ordinary loop, with Ray's process group and the hub as reporter."""
 
 import os
+import threading
 import traceback
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 
 from distaug.errors import ClusterError, DistaugError
@@ -14,6 +15,7 @@ from distaug.spec.load import parse_job
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
 from distaug.telemetry import log
+from distaug.telemetry.meter import Meter
 from distaug.telemetry.progress import Progress
 from distaug.train.loop import fit
 from distaug.train.world import SoloWorld, TorchWorld, World
@@ -24,7 +26,7 @@ _PUSH_EVERY_S = 0.5
 
 
 class HubReporter:
-    """Pushes progress to the hub about twice a second and reads its answer whenever it is there.
+    """Pushes to the hub about twice a second, in a thread of its own: a training that is busy is not one that is lost.
 
     Args:
         hub: Handle of the `Hub` actor.
@@ -32,18 +34,37 @@ class HubReporter:
     """
 
     def __init__(self, hub: Any, rank: int) -> None:
-        self._hub, self._rank = hub, rank
-        self._pushed_at, self._answer, self._stop, self._phase = 0.0, None, False, ""
+        self._hub, self._rank, self._meter = hub, rank, Meter(rank)
+        self._stop, self._phase = False, ""
+        self._wake, self._over = threading.Event(), False
+        self._thread = threading.Thread(target=self._push, name="push", daemon=True)
+        self._thread.start()
 
     def progress(self, progress: Progress) -> bool:
-        """Push when it is time or the phase changed; say what the hub answered last."""
-        now = monotonic()
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            self._stop, self._answer = bool(ray.get(self._answer)), None
-        if self._answer is None and (now - self._pushed_at >= _PUSH_EVERY_S or progress.phase != self._phase):
-            self._pushed_at, self._phase = now, progress.phase
-            self._answer = self._hub.push.remote(self._rank, progress)
+        """Take note of it, and say what the hub answered last."""
+        self._meter.note(progress)
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            self._wake.set()
         return self._stop
+
+    def close(self) -> None:
+        """Push once more, and no more."""
+        self._over = True
+        self._wake.set()
+        self._thread.join(_PUSH_EVERY_S)
+
+    def _push(self) -> None:
+        while True:
+            over = self._over
+            self._wake.clear()
+            try:
+                self._stop = bool(ray.get(self._hub.push.remote(self._meter.stats())))
+            except ray.exceptions.RayError:  # The driver is gone, and the training soon will be.
+                return
+            if over:
+                return
+            self._wake.wait(_PUSH_EVERY_S)
 
     def report(self, record: EpochRecord) -> None:
         """Report the epoch to Ray Train, on every rank, and its record to the hub, on rank 0."""
@@ -78,8 +99,9 @@ def work(config: dict[str, Any]) -> None:
         if context.get_world_size() > 1
         else SoloWorld()
     )
+    reporter = HubReporter(hub, rank)
     try:
-        result = fit(job, run, world, HubReporter(hub, rank))
+        result = fit(job, run, world, reporter)
     except DistaugError as error:
         # A restart would only meet it again, so this rank returns rather than raises, and the driver ends the others.
         logger.error(str(error))
@@ -91,6 +113,8 @@ def work(config: dict[str, Any]) -> None:
     else:
         if rank == 0:
             ray.get(hub.finish.remote(result))
+    finally:
+        reporter.close()
 
 
 def explain(failures: dict[int, Exception], run: RunDir, whole: RunDir) -> ClusterError:

@@ -60,6 +60,7 @@ _EXPECT: dict[type, str] = {
 Fit = Callable[[JobSpec], Result]
 """Trains a job, from wherever its run folder says it is."""
 Log = Callable[[str], None]
+Note = Callable[[StageRow], None]
 Images = npt.NDArray[np.uint8]
 
 
@@ -73,7 +74,7 @@ class _Step:
     """Of `magnitude`."""
 
 
-def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log) -> Stages:
+def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log, note: Note = lambda row: None) -> Stages:
     """Compress the model of a finished run as its job says, or go on where an earlier try was stopped.
 
     Args:
@@ -81,6 +82,7 @@ def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log) -> Stages:
         run: Its folder, with a model.
         fit: Trains the jobs that fine-tune.
         log: Takes a line for the user.
+        note: Takes each file's row, once it is measured and when the gate refuses it after all.
 
     Returns:
         All that was measured; the file is `compressed/model.onnx`.
@@ -100,7 +102,7 @@ def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log) -> Stages:
                 f"run {card['data_digest'][:12]}): it could be judged on pictures that it knows. Restore the data"
             )
         with closing(reader(data, job.data, device=torch.device("cpu"), batch=_BATCH)) as loader:
-            stages = _Compression(job, run, job.compress, stages, data, loader, fit, log).run()
+            stages = _Compression(job, run, job.compress, stages, data, loader, fit, log, note).run()
     if stages.reason:
         raise ArtifactError(f"{stages.reason}; all files and numbers are in {run.compressed}")
     return stages
@@ -161,9 +163,10 @@ class _Compression:
         loader: Loader,
         fit: Fit,
         log: Log,
+        note: Note,
     ) -> None:
         self._job, self._run, self._spec, self._stages = job, run, spec, stages
-        self._data, self._loader, self._fit, self._log = data, loader, fit, log
+        self._data, self._loader, self._fit, self._log, self._note = data, loader, fit, log, note
         self._folder = run.compressed
         self._logits: dict[str, npt.NDArray[Any]] = {}
         """Of files that were judged on the validation set, by name of the row."""
@@ -186,11 +189,13 @@ class _Compression:
         for row in self._stages.rows:
             path = self._folder / row.file
             if row.name == name and path.is_file() and measure.weigh(path).sha256 == row.sha256:
+                self._note(row)
                 return row
         begin = monotonic()
         row = replace(make(), seconds=monotonic() - begin)
         rows = {r.name: r for r in self._stages.rows} | {name: row}
         self._save(rows=list(rows.values()))
+        self._note(row)
         self._log(
             f"compress: {name}: {row.bytes:,} bytes, {row.latency['1']['p50_ms']:.2f} ms "
             f"({row.latency['1']['speedup']:.2f} × as fast), validation top1 {100 * row.val['top1']:.2f} %"
@@ -380,6 +385,8 @@ class _Compression:
         if self._data.test is not None and self._job.evaluate.test:
             rows = [replace(row, test=_numbers(self._judged(self._folder / row.file, "test")[0])) for row in rows]
         self._save(rows=rows, done=True, artifact=last and last.name, reason=reason)
+        for row in rows:
+            self._note(row)
         shutil.rmtree(self._folder / _FINETUNE, ignore_errors=True)
         return self._stages
 

@@ -11,6 +11,7 @@ from distaug.spec.augment import AugmentSpec, MixSpec
 from distaug.spec.cluster import ClusterSpec
 from distaug.spec.compress import CompressSpec
 from distaug.spec.data import DataSpec
+from distaug.spec.metrics import MetricsSpec
 from distaug.spec.model import ModelSpec
 from distaug.spec.section import Section
 from distaug.spec.train import (
@@ -21,7 +22,7 @@ from distaug.spec.train import (
 )
 
 FORMAT = 1
-NOT_PART_OF_THE_TRAINING = ("format", "name", "runs_dir", "compress", "cluster")
+NOT_PART_OF_THE_TRAINING = ("format", "name", "runs_dir", "compress", "metrics", "cluster")
 
 
 class JobSpec(Section):
@@ -55,6 +56,8 @@ class JobSpec(Section):
     """How validation and test sets are read."""
     compress: CompressSpec | None = None
     """What is done to the trained model; null: nothing."""
+    metrics: MetricsSpec = MetricsSpec()
+    """Where its metrics can be read while it runs."""
     cluster: ClusterSpec = ClusterSpec()
     """What the job asks of the machines."""
 

@@ -56,6 +56,11 @@ class Checkpoint:
         return int(self.manifest["epoch"])
 
     @property
+    def size(self) -> int:
+        """Bytes of its files, without the manifest."""
+        return sum(file["bytes"] for file in self.manifest["files"].values())
+
+    @property
     def step(self) -> int:
         """Steps of that epoch that are done."""
         return int(self.manifest["step"])

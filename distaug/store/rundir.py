@@ -44,10 +44,12 @@ class RunDir:
         self.job_file = self.root / "job.yaml"
         self.history_file = self.root / "history.jsonl"
         self.result_file = self.root / "result.json"
+        self.predictions_file = self.root / "predictions.csv"
         self.lock_file = self.root / ".lock"
         self.checkpoints = self.root / "checkpoints"
         self.model = self.root / "model"
         self.compressed = self.root / "compressed"
+        self.report = self.root / "report"
         self.logs = self.root / "logs"
         self.attempts_file = self.logs / "attempts.jsonl"
 

@@ -14,13 +14,19 @@ from distaug.telemetry.progress import Progress
 __all__ = ["Screen"]
 
 _PLAIN_EVERY_S = 30.0
-_RATE_OVER_S = 5.0
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _numbers(place: Progress, images_per_second: float | None) -> str:
+    if not images_per_second:
+        return f"loss {place.loss:.4f}"
+    left = (place.epochs * place.steps - place.steps_done) * place.global_batch / images_per_second
+    return f"{images_per_second:,.0f} images/s  loss {place.loss:.4f}  {_duration(left)} left"
 
 
 class Screen:
@@ -45,8 +51,6 @@ class Screen:
         )
         self._task: progress.TaskID | None = None
         self._name = name
-        self._since: tuple[float, int] | None = None
-        self._rate = 0.0
         self._shown_at = monotonic()
 
     def __enter__(self) -> Self:
@@ -64,19 +68,15 @@ class Screen:
         """Print a line for the user, above the bar."""
         self._console.print(message, markup=False)
 
-    def update(self, place: Progress) -> None:
-        """Show where the training is."""
+    def update(self, place: Progress, images_per_second: float | None) -> None:
+        """Show where the training is, and how fast it is if that is known."""
         now = monotonic()
-        if self._since is None or place.images < self._since[1]:
-            self._since = (now, place.images)
-        elif now - self._since[0] >= _RATE_OVER_S:
-            self._rate = (place.images - self._since[1]) / (now - self._since[0])
-            self._since = (now, place.images)
+        numbers = _numbers(place, images_per_second)
         if self._live:
-            self._draw(place)
+            self._draw(place, numbers)
         elif now - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = now
-            self.line(f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}{self._numbers(place)}")
+            self.line(f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}  {numbers}")
 
     def record(self, record: EpochRecord) -> None:
         """Print the numbers of a finished epoch."""
@@ -87,7 +87,7 @@ class Screen:
             f"{record.images_per_second:,.0f} images/s  {record.seconds:.1f} s"
         )
 
-    def _draw(self, place: Progress) -> None:
+    def _draw(self, place: Progress, numbers: str) -> None:
         phase = "" if place.phase == "train" else f" {place.phase}"
         what = f"{self._name} epoch {place.epoch + 1}/{place.epochs}{phase}"
         if self._task is None:
@@ -97,12 +97,5 @@ class Screen:
             description=what,
             completed=place.step,
             total=place.steps,
-            numbers=self._numbers(place).strip(),
+            numbers=numbers,
         )
-
-    def _numbers(self, place: Progress) -> str:
-        if not self._rate:
-            return f"  loss {place.loss:.4f}"
-        per_step = place.images / max(1, place.epoch * place.steps + place.step)
-        left = (place.epochs * place.steps * per_step - place.images) / self._rate
-        return f"  {self._rate:,.0f} images/s  loss {place.loss:.4f}  {_duration(left)} left"

@@ -8,6 +8,9 @@ from types import FrameType
 
 from distaug.errors import DistaugError, RankError
 from distaug.spec.load import load_job
+from distaug.telemetry.board import Board
+from distaug.telemetry.meter import Meter
+from distaug.telemetry.progress import Progress
 from distaug.telemetry.screen import Screen
 from distaug.train.local import train
 from distaug.train.reporter import LocalReporter
@@ -24,7 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     first = os.environ.get("RANK", "0") == "0"
     screen = Screen(arguments.job, show=first)
-    reporter = LocalReporter(on_progress=screen.update, on_record=screen.record, on_log=screen.line)
+    meter, board = Meter(0), Board(arguments.job)
+
+    def show(progress: Progress) -> None:
+        meter.note(progress)
+        board.take([meter.stats()])
+        screen.update(progress, board.images_per_second)
+
+    reporter = LocalReporter(on_progress=show, on_record=screen.record, on_log=screen.line)
 
     def stop(number: int, frame: FrameType | None) -> None:
         reporter.stop.set()

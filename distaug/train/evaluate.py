@@ -26,6 +26,8 @@ class Counts:
     """Samples whose class is among the five likeliest."""
     loss_sum: float
     """Sum of the plain cross-entropy."""
+    predictions: Tensor | None = None
+    """(n, 3) float64 where they were kept: of each sample the predicted class, its probability, that of the label."""
 
     @property
     def samples(self) -> int:
@@ -68,6 +70,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[None]],
     world: World,
     device: torch.device,
+    keep: int = 0,
 ) -> dict[str, Counts]:
     """Judge several models on the same batches.
 
@@ -80,6 +83,7 @@ def evaluate(
         autocast: Makes the context of the forward pass.
         world: The ranks.
         device: Where the counting is done.
+        keep: Number of samples over all ranks, to keep what each was taken for; 0: only counts.
 
     Returns:
         Counts by name, the same on every rank and, batch by batch, for every number of ranks.
@@ -89,6 +93,7 @@ def evaluate(
     top5 = {n: torch.zeros((), dtype=torch.int64, device=device) for n in models}
     # One place for each batch: a sum with zeros from the other ranks is exact, and so is its order afterwards.
     losses = {n: torch.zeros(total_batches, dtype=torch.float64, device=device) for n in models}
+    kept = {n: torch.zeros(keep, 3, dtype=torch.float64, device=device) for n in models if keep}
     for module in models.values():
         module.eval()
     with torch.inference_mode():
@@ -102,6 +107,9 @@ def evaluate(
                 confusion[name] += torch.bincount(batch.labels * classes + top[:, 0], minlength=classes**2)
                 top5[name] += (top == batch.labels[:, None]).sum()
                 losses[name][index] = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+                if keep:
+                    chances = logits.softmax(1).gather(1, torch.stack((top[:, 0], batch.labels), 1))
+                    kept[name][batch.ids.to(device)] = torch.cat((top[:, :1].double(), chances.double()), 1)
     for name, module in models.items():
         module.train(was_training[name])
     return {
@@ -109,6 +117,7 @@ def evaluate(
             world.sum(confusion[name]).view(classes, classes).cpu(),
             int(world.sum(top5[name])),
             float(world.sum(losses[name]).cpu().sum()),
+            world.sum(kept[name]).cpu() if keep else None,
         )
         for name in models
     }

@@ -6,10 +6,12 @@ import torch
 
 from distaug.errors import DistaugError, StorageError
 from distaug.spec.job import to_dict
-from distaug.store import checkpoint, records
+from distaug.store import checkpoint, predictions, records
 from distaug.store.model_files import write_model
+from distaug.store.predictions import Prediction
 from distaug.store.records import EpochRecord, Result
 from distaug.train.attempts import device_seconds
+from distaug.train.calibration import calibration_error, reliability
 from distaug.train.device import available_cores, cpu_name
 from distaug.train.evaluate import Counts
 from distaug.train.judge import judge
@@ -26,11 +28,13 @@ def finish(t: Training) -> Result:
         The result, the same on every rank.
     """
     chosen = _restore_best(t) if t.data.val is not None else t.epoch - 1
-    test = judge(t, t.data.test if t.job.evaluate.test else None, "test")
+    t.reporter.progress(t.progress("test"))
+    name, split = ("val", t.data.val) if t.data.test is None else ("test", t.data.test)
+    held_out = judge(t, split if t.job.evaluate.test else None, name, keep=True)
     result, error = None, None
     if t.world.rank == 0:
         try:
-            result = _write(t, test, chosen)
+            result = _write(t, name, held_out, chosen)
         except DistaugError as found:
             error = found
     agree_on_errors(t.world, error)
@@ -50,7 +54,7 @@ def _restore_best(t: Training) -> int:
     return best.epoch - 1  # A checkpoint's position is that of the next step.
 
 
-def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
+def _write(t: Training, name: str, held_out: dict[str, Counts], epoch: int) -> Result:
     history = records.read(t.run.history_file)
     chosen = history[epoch]
     weights = (t.module if t.ema is None else t.ema.module).state_dict()
@@ -74,6 +78,9 @@ def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
             "data_digest": t.data.digest,
         },
     )
+    answers = _predictions(t, name, held_out["model"]) if held_out else []
+    if answers:
+        predictions.write(t.run.predictions_file, answers)
     held = device_seconds(t.run)
     images = sum(r.images for r in history)
     result = Result(
@@ -86,7 +93,7 @@ def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
             "loss": chosen.val_loss,
             "metric": job.stop.metric,
         },
-        test=_test_numbers(test) if test else None,
+        test=_test_numbers(t, held_out, answers) if held_out and name == "test" else None,
         val=_val_numbers(chosen),
         final={"epoch": history[-1].epoch, "train_loss": history[-1].train_loss, "top1": history[-1].top1},
         epochs=len(history),
@@ -108,10 +115,26 @@ def _write(t: Training, test: dict[str, Counts], epoch: int) -> Result:
     return result
 
 
-def _test_numbers(test: dict[str, Counts]) -> dict[str, Any]:
-    numbers, top1 = test["model"].to_dict(), {name: counts.to_dict()["top1"] for name, counts in test.items()}
-    ema = numbers["top1"] if "raw" in test else None
-    return numbers | {"raw_top1": top1.get("raw", top1["model"]), "ema_top1": ema, "tta_top1": top1.get("tta")}
+def _predictions(t: Training, name: str, counts: Counts) -> list[Prediction]:
+    split, classes = t.data.val if name == "val" else t.data.test, t.data.classes
+    assert split is not None and counts.predictions is not None
+    return [
+        Prediction(name, index, split.name(index), classes[label], classes[int(predicted)], highest, of_label)
+        for index, (label, (predicted, highest, of_label)) in enumerate(
+            zip(split.labels.tolist(), counts.predictions.tolist(), strict=True)
+        )
+    ]
+
+
+def _test_numbers(t: Training, test: dict[str, Counts], answers: list[Prediction]) -> dict[str, Any]:
+    numbers = test["model"].by_name(t.data.classes) | {"per_class": test["model"].per_class}
+    top1 = {name: counts.to_dict()["top1"] for name, counts in test.items()}
+    return numbers | {
+        "raw_top1": top1.get("raw", top1["model"]),
+        "ema_top1": top1["model"] if "raw" in test else None,
+        "tta_top1": top1.get("tta"),
+        "ece": calibration_error(reliability((a.probability, a.right) for a in answers)),
+    }
 
 
 def _val_numbers(chosen: EpochRecord) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ def check_finite(t: Training) -> dict[str, float]:
     return sums
 
 
-def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
+def judge(t: Training, split: Split | None, name: str, *, keep: bool = False) -> dict[str, Counts]:
     """Evaluate on a set: as `model` what is the model (EMA where there is one), as `raw` the raw weights beside it.
 
     On the test set also as `tta` the model with test-time augmentation, where the job asks for it.
@@ -46,6 +46,7 @@ def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
         t: The training.
         split: The set; None gives no counts.
         name: Its name, `val` or `test`.
+        keep: Whether to keep what each picture was taken for.
     """
     if split is None:
         return {}
@@ -63,6 +64,7 @@ def judge(t: Training, split: Split | None, name: str) -> dict[str, Counts]:
         autocast=t.precision.autocast,
         world=t.world,
         device=t.device,
+        keep=len(split) if keep else 0,
     )
 
 
@@ -72,7 +74,6 @@ def make_record(
     counts: dict[str, Counts],
     seconds: float,
     eval_seconds: float,
-    data_wait_seconds: float,
 ) -> EpochRecord:
     """Write an epoch's numbers down.
 
@@ -82,7 +83,6 @@ def make_record(
         counts: What `judge` returned on the validation set.
         seconds: Wall time of the epoch's steps, waiting for data included.
         eval_seconds: Wall time of the validation.
-        data_wait_seconds: Time of this rank's steps that was spent waiting for data.
     """
     model = counts["model"].to_dict() if counts else {}
     raw = counts["raw"].to_dict() if "raw" in counts else model
@@ -92,7 +92,7 @@ def make_record(
         images=int(sums["images"]),
         seconds=seconds,
         eval_seconds=eval_seconds,
-        data_wait_seconds=data_wait_seconds,
+        data_wait_seconds=t.world.max([t.wait_seconds])[0],
         images_per_second=sums["images"] / seconds,
         lr=t.optimizer.param_groups[0]["lr"],
         train_loss=sums["loss"] / sums["images"],

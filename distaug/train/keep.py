@@ -23,6 +23,7 @@ def save(t: Training, *, record: EpochRecord | None = None, sums: Mapping[str, f
     Raises:
         StorageError: The checkpoint could not be written; the same on every rank.
     """
+    t.reporter.progress(t.progress("save"))
     error = None
     if t.world.rank == 0:
         weights = {"model": t.module.state_dict()}
@@ -35,7 +36,7 @@ def save(t: Training, *, record: EpochRecord | None = None, sums: Mapping[str, f
             "sums": None if sums is None else dict(sums),
         }
         try:
-            checkpoint.save(
+            saved = checkpoint.save(
                 t.run.checkpoints,
                 epoch=t.epoch,
                 step=t.step,
@@ -48,6 +49,8 @@ def save(t: Training, *, record: EpochRecord | None = None, sums: Mapping[str, f
                 },
                 keep_best=t.job.checkpoint.keep_best,
             )
+            t.saved_bytes += saved.size
         except DistaugError as found:
             error = found
     agree_on_errors(t.world, error)
+    t.reporter.progress(t.progress("train"))

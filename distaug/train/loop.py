@@ -7,7 +7,6 @@ from distaug.spec.job import JobSpec
 from distaug.store import records
 from distaug.store.records import EpochRecord, Result
 from distaug.store.rundir import RunDir
-from distaug.telemetry.progress import Progress
 from distaug.train.decide import decide
 from distaug.train.finish import finish
 from distaug.train.judge import check_finite, judge, make_record
@@ -56,28 +55,30 @@ def fit(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Result:
 
 def train_epoch(t: Training, watch: Watch) -> EpochRecord:
     """Train the rest of the epoch, judge the model, and return the epoch's numbers."""
-    begin = monotonic() - t.epoch_seconds
+    t.epoch_began = monotonic() - t.epoch_seconds
     t.tally.start(t.resumed_sums, t.world)
     t.model.train()
     if t.epoch < t.job.model.freeze_epochs:
         t.module.eval()  # Only the head learns, so the statistics of the rest stay as they came.
+    t.wait_seconds = 0.0
+    t.reporter.progress(t.progress("train"))
     batches = t.loader.train(t.epoch, t.step)
     for shards in batches:
         train_step(t, t.epoch, t.step, shards)
-        t.step += 1
-        stop, due = watch.look(stop=t.reporter.progress(progress(t, "train")))
+        t.step, t.wait_seconds = t.step + 1, batches.wait_seconds
+        stop, due = watch.look(stop=t.reporter.progress(t.progress("train")))
         if t.step < t.steps and (stop or due):
-            t.epoch_seconds = monotonic() - begin
+            t.epoch_seconds = monotonic() - t.epoch_began
             save(t, sums=check_finite(t))
             watch.saved()
         if t.step < t.steps and stop:
             raise InterruptedRunError(f"stopped in epoch {t.epoch + 1} after step {t.step}; the state is saved")
     sums = check_finite(t)  # Waits for the device: from here on the epoch's steps are done.
     trained = monotonic()
-    t.reporter.progress(progress(t, "evaluate"))
+    t.reporter.progress(t.progress("evaluate"))
     counts = judge(t, t.data.val, "val")
     judged = monotonic()
-    return make_record(t, sums, counts, trained - begin, judged - trained, batches.wait_seconds)
+    return make_record(t, sums, counts, trained - t.epoch_began, judged - trained)
 
 
 def end_epoch(t: Training, record: EpochRecord) -> None:
@@ -94,19 +95,10 @@ def end_epoch(t: Training, record: EpochRecord) -> None:
         )
     )
     t.memory, t.reason, t.resumed_sums = decision.memory, decision.reason, None
-    t.epoch, t.step, t.epoch_seconds = t.epoch + 1, 0, 0.0
+    t.epoch, t.step, t.epoch_seconds, t.epoch_began = t.epoch + 1, 0, 0.0, None
     if t.world.rank == 0:
         records.append(t.run.history_file, record)
     if decision.save:
-        t.reporter.progress(progress(t, "save"))
         save(t, record=record)
     if t.epoch == t.job.model.freeze_epochs:
         unfreeze(t)
-
-
-def progress(t: Training, phase: str) -> Progress:
-    """Return where the training is, without waiting for the device."""
-    sums = t.tally.peek()
-    loss = sums["loss"] / max(1.0, sums["images"])
-    images = (t.epoch * t.steps + t.step) * t.job.train.global_batch
-    return Progress(t.epoch, t.job.train.epochs, t.step, t.steps, images, loss, phase)

@@ -18,7 +18,7 @@ from distaug.spec.job import JobSpec, digest
 from distaug.store import checkpoint, records
 from distaug.store.rundir import RunDir
 from distaug.train import optim, precision
-from distaug.train.attempts import note_start
+from distaug.train.attempts import device_seconds, note_start
 from distaug.train.decide import Memory
 from distaug.train.device import keep_freed_memory, pick_device, threads_per_worker
 from distaug.train.loss import class_weights
@@ -245,6 +245,7 @@ def _restore(t: Training) -> bool:
         log(f"going on from epoch {t.epoch + 1}, step {t.step}")
     if t.world.rank == 0:
         records.truncate(t.run.history_file, t.epoch)
+        t.held_before = device_seconds(t.run)
         t.restarts = note_start(t.run, world_size=t.world.size, epoch=t.epoch, step=t.step)
     return True
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from distaug.augment import Augment
 from distaug.data.loader import Loader
 from distaug.data.open import DataSet
+from distaug.data.shard import own_shards
 from distaug.model.ema import Ema
 from distaug.spec.job import JobSpec
 from distaug.store.rundir import RunDir
+from distaug.telemetry.progress import Progress
 from distaug.train.attempts import note_end
 from distaug.train.decide import Memory
 from distaug.train.precision import Precision
@@ -127,6 +130,57 @@ class Training:
     resumed_sums: Mapping[str, float] | None = None
     """Running sums of the epoch in progress, from the checkpoint."""
     restarts: int = 0
+    # What this process has done, for whoever watches; in no checkpoint.
+    started: float = field(default_factory=monotonic)
+    epoch_began: float | None = None
+    """When the epoch in progress began, less what earlier processes spent on it; None between epochs."""
+    held_before: float = 0.0
+    """Device seconds of the attempts before this one; known to rank 0."""
+    wait_seconds: float = 0.0
+    """Seconds of this epoch that were spent waiting for data."""
+    augment_seconds: float = 0.0
+    saved_bytes: int = 0
+    _scale: float | None = None
+
+    def progress(self, phase: str) -> Progress:
+        """Return where the training is, without waiting for the device.
+
+        Args:
+            phase: One of `telemetry.catalog.PHASES`.
+        """
+        sums, shards, patience = self.tally.peek(), self.job.train.shards, self.job.stop.patience_epochs
+        assert shards != "auto"
+        batch, scaler = self.job.train.global_batch, self.precision.scaler
+        if phase != "train" and scaler.is_enabled():
+            self._scale = scaler.get_scale()  # waits for the device, which was just waited for
+        return Progress(
+            phase=phase,
+            epoch=self.epoch,
+            epochs=self.job.train.epochs,
+            step=self.step,
+            steps=self.steps,
+            global_batch=batch,
+            loss=sums["loss"] / max(1.0, sums["images"]),
+            lr=self.optimizer.param_groups[0]["lr"],
+            scale=self._scale,
+            skipped=int(sums["withheld"]),
+            rank_images=batch // shards * len(own_shards(self.world.rank, self.world.size, shards)),
+            wait_seconds=self.wait_seconds,
+            augment_seconds=self.augment_seconds,
+            saved_bytes=self.saved_bytes,
+            device=str(self.device),
+            world_size=self.world.size,
+            shards=shards,
+            restarts=self.restarts,
+            patience_left=None if patience is None else max(0, patience - self.memory.stale_epochs),
+            goodput=self._goodput(),
+        )
+
+    def _goodput(self) -> float | None:
+        now, ranks = monotonic(), self.world.size
+        held = self.held_before + ranks * (now - self.started)
+        kept = self.trained_seconds + (0.0 if self.epoch_began is None else now - self.epoch_began)
+        return min(1.0, ranks * kept / held) if held and self.world.rank == 0 else None
 
     def close(self) -> None:
         """Let go of the loader and write down that the training left on its own account."""

@@ -1,6 +1,7 @@
 """One step: augment, forward and backward per shard, one update for all."""
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
     """
     for shard, batch in zip(t.norms.shards(), batches, strict=True):
         assert shard == batch.shard
+        began = perf_counter()
         images, targets = t.augment(batch.images, batch.labels, batch.ids, epoch=epoch, step=step, shard=shard)
+        t.augment_seconds += perf_counter() - began
         # Dropout and stochastic depth draw from torch's own generator: the same for this shard on any rank.
         torch.manual_seed(torch_seed(t.job.seed, epoch, step, shard))
         with t.gradients.backward(shard):
