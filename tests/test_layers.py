@@ -40,6 +40,8 @@ LIBRARIES = {
     "draws.py": {"torch"},
     "telemetry": {"rich"},
     "telemetry/exporter.py": {"prometheus_client"},
+    "telemetry/tensorboard.py": {"torch"},
+    "telemetry/usage.py": {"torch"},
     "data": {"PIL", "numpy", "pyarrow", "sklearn", "torch", "torchvision"},
     "augment": {"torch"},
     "model": {"safetensors", "timm", "torch", "torchvision"},

@@ -7,7 +7,7 @@ for a rank nor makes one wait.
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -75,7 +75,8 @@ def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[st
         _announce(announcement, f"{_address(spec.host)}:{server.server_port}", log)
         yield
     finally:
-        announcement.unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have been there
+            announcement.unlink()
         server.shutdown()
         server.server_close()
         thread.join()
