@@ -84,12 +84,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "Judge the model of a run, or an exported file, once more.")
     compress = add("compress", _compress, "Compress the model of a finished run, as its job says.")
     predict = add("predict", _predict, "Classify pictures with the model of a run, or with an exported file.")
+    report = add("report", _report, "Write a web page about a run, or about several side by side.")
     doctor = add("doctor", _doctor, "Check this machine: devices, libraries, memory, disk.")
     run_help = "a run folder, or the name of a run below ./runs"
     for of_run in (resume, compress):
         of_run.add_argument("run", metavar="RUN", help=run_help)
     for uses in (evaluate, predict):
         uses.add_argument("run", metavar="RUN", help=f"{run_help}, or the path of an exported file (*.onnx)")
+    report.add_argument("runs", metavar="RUN", nargs="+", help=f"{run_help}; several are compared")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report/index.html in the run folder; of several runs report-A-vs-B.html here)",
+    )
     evaluate.add_argument(
         "--robustness", action="store_true", help="judge it on pictures turned, moved, lit, blurred and made noisy"
     )
@@ -219,6 +227,21 @@ def _predict(arguments: argparse.Namespace) -> int:
         for place, guess in enumerate(entry["predictions"])
     ]
     _print_table(("image", "class", "probability"), rows)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from distaug.store.rundir import RunDir
+
+    runs = [RunDir.find(run) for run in arguments.runs]
+    if len(runs) == 1:
+        from distaug.report.run import write_report
+
+        print(write_report(runs[0], arguments.out))
+    else:
+        from distaug.report.compare import write_comparison
+
+        print(write_comparison(runs, arguments.out))
     return 0
 
 

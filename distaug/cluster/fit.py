@@ -69,7 +69,10 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
         if result is None:
             result = _drive(job, run_dir, session)
         session.judged(result)
-        result = result if job.compress is None else _compress(job, run_dir, result, session)
+        if job.compress is None:
+            _report(run_dir, screen)
+        else:
+            result = _compress(job, run_dir, result, session)
         session.board.end(result.state)
         return result
 
@@ -136,7 +139,18 @@ def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: Session) -
             result = replace(result, artifacts=[asdict(row) for row in stages.rows])
             result.write(run_dir.result_file)
             draw(run_dir.compressed)
+            _report(run_dir, session.screen)
     return result
+
+
+def _report(run_dir: RunDir, screen: Screen) -> None:
+    """Write the run's page; what is wrong with it does not make the run another one."""
+    from distaug.report.run import write_report
+
+    try:
+        screen.line(f"report: {write_report(run_dir)}")
+    except DistaugError as error:
+        screen.line(f"no report: {error}")
 
 
 def _finetune(session: Session, job: JobSpec) -> Result:

@@ -23,6 +23,13 @@ from distaug.train.world import SoloWorld, TorchWorld, World
 __all__ = ["HubReporter", "work"]
 
 _PUSH_EVERY_S = 0.5
+_PUSHES_PER_SECOND = 500
+"""That the hub takes of all ranks together; bench/metrics.py shows what it costs."""
+
+
+def push_every_s(world_size: int) -> float:
+    """Return the seconds between two pushes of a rank: half a second, longer where there are hundreds of them."""
+    return max(_PUSH_EVERY_S, world_size / _PUSHES_PER_SECOND)
 
 
 class HubReporter:
@@ -31,10 +38,12 @@ class HubReporter:
     Args:
         hub: Handle of the `Hub` actor.
         rank: Rank of this worker.
+        world_size: Number of workers.
     """
 
-    def __init__(self, hub: Any, rank: int) -> None:
+    def __init__(self, hub: Any, rank: int, world_size: int) -> None:
         self._hub, self._rank, self._meter = hub, rank, Meter(rank)
+        self._every_s = push_every_s(world_size)
         self._stop, self._phase = False, ""
         self._wake, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._push, name="push", daemon=True)
@@ -64,7 +73,7 @@ class HubReporter:
                 return
             if over:
                 return
-            self._wake.wait(_PUSH_EVERY_S)
+            self._wake.wait(self._every_s)
 
     def report(self, record: EpochRecord) -> None:
         """Report the epoch to Ray Train, on every rank, and its record to the hub, on rank 0."""
@@ -99,7 +108,7 @@ def work(config: dict[str, Any]) -> None:
         if context.get_world_size() > 1
         else SoloWorld()
     )
-    reporter = HubReporter(hub, rank)
+    reporter = HubReporter(hub, rank, world.size)
     try:
         result = fit(job, run, world, reporter)
     except DistaugError as error:

@@ -18,7 +18,7 @@ from distaug.spec.augment import OpSpec
 from distaug.spec.job import JobSpec
 from distaug.store.whole import storing
 
-__all__ = ["preview"]
+__all__ = ["preview", "training_batch"]
 
 _DRAWS = 7
 """Pictures in a row, the original beside them."""
@@ -46,7 +46,7 @@ def preview(job: JobSpec, folder: Path, log: Callable[[str], None]) -> list[Path
     ids = torch.arange(min(_BATCH, len(data.train)))
     images, labels = data.train.pictures(ids), data.train.labels[ids]
     drawn = {
-        "batch": _batch(job, data, images, labels, ids),
+        "batch": _batch(training_batch(job, data)),
         "operations": _operations(job, images, [{name: _SURE.get(name, {})} for name in _SINGLE]),
         "policies": _operations(job, images, _POLICIES),
         "mixup": _mixup(images),
@@ -136,8 +136,19 @@ def _cutmix(images: Tensor) -> Figure:
     return _grid(rows)
 
 
-def _batch(job: JobSpec, data: DataSet, images: Tensor, labels: Tensor, ids: Tensor) -> Figure:
-    """Show a batch as the network gets it in the first epoch, each picture with its two largest targets."""
+def training_batch(job: JobSpec, data: DataSet, epoch: int = 0) -> list[tuple[Tensor, list[tuple[str, float]]]]:
+    """Return training pictures as the network gets them, the normalisation taken back.
+
+    Args:
+        job: The job.
+        data: Its data.
+        epoch: Epoch whose draws are used.
+
+    Returns:
+        For each of up to 32 pictures (3, S, S) float in 0 to 1, and its two largest targets by class.
+    """
+    ids = torch.arange(min(_BATCH, len(data.train)))
+    images, labels = data.train.pictures(ids), data.train.labels[ids]
     spec = job.augment
     if spec.class_strength == "auto":
         spec = spec.model_copy(update={"class_strength": strengths(data.train.labels, data.classes)})
@@ -151,17 +162,22 @@ def _batch(job: JobSpec, data: DataSet, images: Tensor, labels: Tensor, ids: Ten
         seed=job.seed,
         classes=data.classes,
     )
-    floats, targets = augment(images, labels, ids, epoch=0, step=0)
+    floats, targets = augment(images, labels, ids, epoch=epoch, step=0)
     pictures = (floats + torch.tensor(data.mean).view(3, 1, 1)).clamp(0, 1)
-    titles = []
-    for row in targets:
-        values, places = row.topk(min(2, len(row)))
-        titles.append(
-            "\n".join(f"{data.classes[k][:14]} {v:.2f}" for k, v in zip(places.tolist(), values.tolist(), strict=True))
-        )
+    values, places = targets.topk(min(2, targets.shape[1]))
+    return [
+        (picture, [(data.classes[k], share) for k, share in zip(*largest, strict=True)])
+        for picture, largest in zip(pictures, zip(places.tolist(), values.tolist(), strict=True), strict=True)
+    ]
+
+
+def _batch(batch: Sequence[tuple[Tensor, list[tuple[str, float]]]]) -> Figure:
+    """Show a training batch, each picture with its two largest targets."""
+    pictures = [picture for picture, _ in batch]
+    titles = ["\n".join(f"{name[:14]} {share:.2f}" for name, share in targets) for _, targets in batch]
     width = _DRAWS + 1
     starts = range(0, len(pictures), width)
-    rows = [("", list(pictures[start : start + width]), titles[start : start + width]) for start in starts]
+    rows = [("", pictures[start : start + width], titles[start : start + width]) for start in starts]
     return _grid(rows, names=False, lines=2)
 
 

@@ -42,6 +42,9 @@ def check(job: JobSpec) -> None:
 
 def conflicts(job: JobSpec) -> Iterator[Conflict]:
     """Yield every set of fields that cannot work together."""
+    if job.name == "targets":
+        message = "`targets` is the folder in which the runs announce their metrics; take another name"
+        yield Conflict("name", message)
     yield from _data_conflicts(job.data)
     yield from _pruning_conflicts(job)
     yield from _augment_conflicts(job.augment, job.mix, job.data)

@@ -95,6 +95,20 @@ class RunDir:
         """Whether the run was started at some time, that is, has a job.yaml."""
         return self.job_file.is_file()
 
+    def in_use(self) -> bool:
+        """Whether another process works on it now."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(descriptor, 1000, 0).split()[:1] != [str(os.getpid()).encode()]
+        finally:
+            os.close(descriptor)
+        return False
+
     def create(self) -> None:
         """Make the folder and those below it; an existing one is kept.
 

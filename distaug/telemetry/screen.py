@@ -74,7 +74,7 @@ class Screen:
         numbers = _numbers(place, images_per_second)
         if self._live:
             self._draw(place, numbers)
-        elif now - self._shown_at >= _PLAIN_EVERY_S:
+        elif place.step and now - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = now
             self.line(f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}  {numbers}")
 

@@ -17,6 +17,7 @@ def load(*sets):
 @pytest.mark.parametrize(
     ("sets", "path", "says", "mend"),
     [
+        (["name=targets"], "name", "the runs announce their metrics", "name=mine"),
         (["data.source=folder"], "data.path", "`source: folder` needs the folder", "data.path=x"),
         (["data.source=parquet"], "data.path", "`source: parquet` needs the folder", "data.path=x"),
         (["data.path=x"], "data.path", "`source: digits` reads no files", "data.path=null"),

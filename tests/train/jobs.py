@@ -54,10 +54,15 @@ class Watcher(LocalReporter):
 
     stop_after: int | None = None
     steps: int = 0
+    last: tuple[int, int] | None = None
 
     def progress(self, progress: Progress) -> bool:
         """Count a training step."""
-        self.steps += progress.phase == "train"
+        place = (progress.epoch, progress.step)
+        # Each epoch begins with a word before its first step, and goes on after a save with one more.
+        new = self.last is not None and place != self.last and progress.step > 0
+        self.steps += progress.phase == "train" and new
+        self.last = place
         if self.stop_after is not None and self.steps >= self.stop_after:
             self.stop.set()
         return super().progress(progress)
