@@ -181,7 +181,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
     scraped = commands.add_parser("scrapes")
-    scraped.add_argument("--workers", type=int, default=1, help="each on a core; with one a core is left for the driver")
+    scraped.add_argument(
+        "--workers", type=int, default=1, help="each on a core; with one a core is left for the driver"
+    )
     scraped.add_argument("--per-second", type=float, default=12.5)
     scraped.add_argument("--count", type=int, default=1000)
     simulated = commands.add_parser("ranks")

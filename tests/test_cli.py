@@ -26,6 +26,7 @@ COMMANDS = {
     "schema": set(),
     "evaluate": {"RUN", "--robustness", "--json"},
     "predict": {"RUN", "IMAGE", "--json"},
+    "report": {"RUN", "--out"},
     "doctor": {"--json"},
 }
 EVERYWHERE = {"-h", "--help", "--debug"}
@@ -165,6 +166,20 @@ def test_evaluate_and_predict(capsys, monkeypatch):
     code, out, _ = call(capsys, "predict", "a", "x.png", "--json")
     assert json.loads(out) == [{"image": "x.png", "predictions": guesses}]
     assert loaded == ["a"] * 6
+
+
+def test_report_writes_about_one_run_or_compares_several(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "job.yaml").write_text(JOB.replace("tiny", name))
+    page = tmp_path / "runs" / "a" / "report" / "index.html"
+    assert call(capsys, "report", "a") == (0, f"{page}\n", "") and page.is_file()
+    assert call(capsys, "report", "a", "b") == (0, "report-a-vs-b.html\n", "")
+    assert call(capsys, "report", "runs/a", "runs/b", "--out", "x.html") == (0, "x.html\n", "")
+    assert "<h1>a vs b</h1>" in Path("x.html").read_text()
+    code, out, err = call(capsys, "report", "c")
+    assert code == 2 and not out and "there is no run 'c'" in err
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", errors.ClusterError.exit_code)])

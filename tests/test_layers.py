@@ -48,7 +48,7 @@ LIBRARIES = {
     "train": {"numpy", "torch"},
     "compress": {"numpy", "onnx", "onnxruntime", "torch", "torch_pruning"},
     "compress/artifact.py": {"numpy", "onnxruntime"},
-    "report": {"matplotlib", "torch"},
+    "report": {"PIL", "matplotlib", "torch"},
     "cluster": {"ray", "torch"},
     "doctor.py": {"packaging", "torch", "torchvision"},
     "cli.py": {"rich"},

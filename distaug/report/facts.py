@@ -59,9 +59,7 @@ class Facts:
             if self.busy:
                 return "being compressed"
             return "stopped early" if self.result.state == "stopped" else self.result.state
-        if self.busy:
-            return "running"
-        return "unfinished" if self.history else "without an epoch"
+        return "running" if self.busy else "unfinished"
 
     @property
     def ended(self) -> bool:

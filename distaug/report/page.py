@@ -159,7 +159,7 @@ th:last-child, td:last-child { padding-right: 0; }
   align-items: start; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-weight: 600; font-size: 14px; display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; }
-.key { font-weight: 400; font-size: 13px; color: var(--soft); white-space: nowrap; }
+.key { font-weight: 400; font-size: 13px; color: var(--soft); min-width: 0; overflow-wrap: anywhere; }
 .key::before { content: ""; display: inline-block; width: 14px; border-top: 2.5px var(--dash, solid) var(--colour);
   margin-right: 5px; vertical-align: 4px; }
 svg { display: block; width: 100%; height: auto; max-width: 480px; font-size: 11px; overflow: visible; }
@@ -183,6 +183,7 @@ details { margin-top: 14px; }
 summary { cursor: pointer; color: var(--0); }
 pre { overflow-x: auto; font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   background: var(--page); border-radius: 6px; padding: 12px; margin: 10px 0 0; }
+.log { white-space: pre-wrap; overflow-wrap: anywhere; }
 .plain { display: block; max-width: 100%; background: #fff; border-radius: 6px; padding: 8px; }
 .plain img { display: block; max-width: 100%; }
 @media (max-width: 600px) { header, main { padding-left: 12px; padding-right: 12px; } header { padding-top: 18px; }

@@ -105,7 +105,7 @@ def _held_out(facts: Facts) -> Html:
         return Html()
     text = "Read once, after all choices."
     if judged.set == "val":
-        text = "The model is chosen by this set, so these figures flatter it; no test set was read."
+        text = "The model is chosen by this set, so these figures flatter it; no test set has been read."
     kept = [one for one in facts.predictions if one.set == judged.set]
     if facts.ended and not kept:
         text += " The run kept no predictions.csv, so there are no confusions and no mistakes to show."

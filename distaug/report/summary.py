@@ -100,7 +100,7 @@ def _story(facts: Facts) -> str:
     else:
         text = (
             f"Left after {done} of {planned} epochs without a result: stopped, failed or killed. "
-            f"`distaug resume {facts.run.root}` goes on from the newest checkpoint."
+            f"`distaug resume {facts.run.root}` goes on from there."
         )
     if lost := [r.epoch + 1 for r in facts.history if not math.isfinite(r.train_loss)]:
         text += f" The loss was not finite in {len(lost)} of the epochs, first in epoch {lost[0]}."
@@ -113,4 +113,4 @@ def _log(facts: Facts) -> Html:
     """Return the end of the log, where it may tell why the run came to no end."""
     if facts.ended or facts.busy or not facts.log:
         return Html()
-    return join(tag("h3", "The last lines of the log"), tag("pre", "\n".join(facts.log)))
+    return join(tag("h3", "The last lines of the log"), tag("pre", "\n".join(facts.log), class_="log"))

@@ -95,7 +95,8 @@ class Result:
     best: dict[str, Any] | None = None
     """epoch, top1, loss, metric: of the chosen epoch, on the validation set."""
     test: dict[str, Any] | None = None
-    """top1, top5, macro, loss, raw_top1, ema_top1, tta_top1, per_class, samples: the figures to quote as accuracy."""
+    """The figures to quote as accuracy: top1, top5, macro, loss, raw_top1, ema_top1, tta_top1, per_class, samples, ece,
+    and for up to 100 classes confusion."""
     val: dict[str, Any] | None = None
     """The chosen model on the validation set."""
     final: dict[str, Any] | None = None

@@ -41,6 +41,7 @@ def test_the_paths_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "result_file": root / "result.json",
     }
     assert (run.checkpoints, run.model, run.logs) == (root / "checkpoints", root / "model", root / "logs")
+    assert (run.predictions_file, run.report) == (root / "predictions.csv", root / "report")
     assert rank_log(run.logs, 3) == root / "logs" / "rank-3.log"
     assert not root.exists(), "paths touch nothing"
     monkeypatch.chdir("/")
@@ -177,6 +178,20 @@ def test_a_run_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
         owner.wait()
         with RunLock(run):
             assert run.lock_file.read_text().split()[0] == str(os.getpid())
+
+
+def test_only_another_process_makes_a_run_one_in_use(tmp_path: Path) -> None:
+    run = started(tmp_path, "a")
+    assert not run.in_use(), "nobody has held it yet"
+    with held_elsewhere(run) as (owner, _):
+        assert run.in_use()
+        owner.kill()
+        owner.wait()
+    assert not run.in_use()
+    with RunLock(run):
+        assert not run.in_use(), "it is ours"
+        with pytest.raises(JobError), RunLock(run):
+            pytest.fail("asking let go of the lock")
 
 
 def test_a_dead_owner_holds_nothing_even_if_a_child_lives_on(tmp_path: Path) -> None:
