@@ -242,8 +242,6 @@ def reliability(bins: Sequence[Bin]) -> Html:
     """
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     plane = _Plane((0.0, 1.0), ticks, ticks, share, share)
-    ends = {"x1": plane.x(0), "y1": plane.y(0), "x2": plane.x(1), "y2": plane.y(1)}
-    plane.marks.append(tag("line", class_="mark", **ends))
     most = max(one.count for one in bins)
     for place, one in enumerate(bins):
         if one.count:
@@ -263,6 +261,8 @@ def reliability(bins: Sequence[Bin]) -> Html:
             )
             plane.marks.append(bar)
             plane.marks.append(_dot(plane.x(one.confidence), height, text, "dot", 2.5))
+    ends = {"x1": plane.x(0), "y1": plane.y(0), "x2": plane.x(1), "y2": plane.y(1)}
+    plane.marks.append(tag("line", class_="mark", **ends))
     return tag("div", plane.figure("Right, over how sure the model was", "probability"), style="--colour:var(--0)")
 
 

@@ -49,7 +49,7 @@ def write(path: Path, predictions: Iterable[Prediction]) -> None:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(_COLUMNS)
     lines.writerows(map(astuple, predictions))
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))  # names on a disk may be no text
 
 
 def read(path: Path) -> list[Prediction]:

@@ -1,5 +1,6 @@
 """predictions.csv is read back as it was written, whatever classes and pictures are called."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StorageError, match="damaged"):
         read(tmp_path / "p.csv")
+
+
+def test_a_file_name_that_is_no_text_loses_nothing_else(tmp_path: Path) -> None:
+    odd = dataclasses.replace(ROWS[0], picture="cat/\udcff.png")
+    write(tmp_path / "p.csv", [odd])
+    (found,) = read(tmp_path / "p.csv")
+    assert found == dataclasses.replace(odd, picture="cat/\\udcff.png")
