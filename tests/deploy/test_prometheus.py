@@ -10,6 +10,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,10 @@ def watched(way: Callable[[Path], Any], folder: Path) -> Watch:
 @pytest.fixture(scope="module")
 def watches(tmp_path_factory: pytest.TempPathFactory) -> list[Watch]:
     os.environ["DISTAUG_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    return [watched(way, tmp_path_factory.mktemp(way.__name__)) for way in (local, submitted)]
+    # Side by side, since most of it is waiting.
+    ways = (local, submitted)
+    with ThreadPoolExecutor(len(ways)) as pool:
+        return list(pool.map(watched, ways, [tmp_path_factory.mktemp(way.__name__) for way in ways]))
 
 
 def answered(watch: Watch) -> set[str]:
