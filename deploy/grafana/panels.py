@@ -31,10 +31,12 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-__all__ = ["WIDTH", "bars", "board", "grid", "lines", "name", "number", "part", "states", "variable"]
+__all__ = ["DATA_WAIT_LIMIT", "WIDTH", "bars", "board", "grid", "lines", "name", "number", "part", "states", "variable"]
 
 SOURCE = DataSourceRef("prometheus", "${datasource}")
 WIDTH = 24
+DATA_WAIT_LIMIT = 0.3
+"""Share of the step time from which on the alert speaks of it, too."""
 STATES = {
     "starting": "gray",
     "setup": "light-blue",
