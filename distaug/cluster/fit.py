@@ -22,7 +22,6 @@ from distaug.spec.load import dump_job
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
 from distaug.store.stages import Stages
-from distaug.telemetry import tensorboard
 from distaug.telemetry.screen import Screen
 from distaug.train.claim import claim
 from distaug.train.device import available_cores, gpu_problem, usable_gpus
@@ -57,8 +56,6 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
     check(job)
     if job.compress is not None:
         _check_installed()
-    if job.metrics.tensorboard:
-        tensorboard.check_installed()
     run_dir, job, result = claim(job)
     screen = Screen(job.name, show=show_progress)
     if result is not None:
@@ -149,8 +146,10 @@ def _report(run_dir: RunDir, screen: Screen) -> None:
 
     try:
         screen.line(f"report: {write_report(run_dir)}")
-    except DistaugError as error:
-        screen.line(f"no report: {error}")
+    except InterruptedRunError:
+        raise
+    except Exception as error:
+        screen.line(f"no report: {error or type(error).__name__}; `distaug report {run_dir.root} --debug` says more")
 
 
 def _finetune(session: Session, job: JobSpec) -> Result:

@@ -44,15 +44,21 @@ def mirrored(board: Board) -> Iterator[None]:
     mirror, over = Mirror(), threading.Event()
 
     def show() -> None:
-        mirror.show(board.samples())
-        while not over.wait(_EVERY_S):
+        try:
             mirror.show(board.samples())
+        except Exception:
+            pass  # Metrics never stop a run; the next second may do better.
 
-    thread = threading.Thread(target=show, name="mirror", daemon=True)
+    def go_on() -> None:
+        show()
+        while not over.wait(_EVERY_S):
+            show()
+
+    thread = threading.Thread(target=go_on, name="mirror", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        mirror.show(board.samples())
+        show()

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Self
 from distaug.cluster.private import connected, submitted
 from distaug.errors import InterruptedRunError
 from distaug.spec.job import JobSpec
-from distaug.store import records
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
 from distaug.telemetry.board import Board
 from distaug.telemetry.exporter import serve
 from distaug.telemetry.screen import Screen
-from distaug.telemetry.tensorboard import TensorBoard
+from distaug.telemetry.tensorboard import TensorBoard, check_installed
 
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
@@ -51,8 +50,9 @@ class Session:
                 announcement = run.runs_dir / "targets" / f"{run.name}.json"
                 stack.enter_context(serve(self.board, metrics, announcement, self.screen.line))
             if metrics.tensorboard:
-                done = records.read(run.history_file) if run.history_file.exists() else []
-                self._tensorboard = stack.enter_context(TensorBoard(run.root / "tensorboard", done))
+                check_installed()
+                self._tensorboard = TensorBoard(run.root / "tensorboard", self.screen.line)
+                stack.callback(self._tensorboard.close)
             self._stack = stack.pop_all()
         return self
 

@@ -61,16 +61,18 @@ class HubReporter:
         """Push once more, and no more."""
         self._over = True
         self._wake.set()
-        self._thread.join(_PUSH_EVERY_S)
+        self._thread.join(2 * _PUSH_EVERY_S)
 
     def _push(self) -> None:
         while True:
-            over = self._over
             self._wake.clear()
+            over = self._over
             try:
                 self._stop = bool(ray.get(self._hub.push.remote(self._meter.stats())))
-            except ray.exceptions.RayError:  # The driver is gone, and the training soon will be.
+            except ray.exceptions.ActorDiedError:  # The driver is gone, and the training soon will be.
                 return
+            except Exception:
+                pass  # Whatever it was, the next push may get through, and the wish to stop comes with it.
             if over:
                 return
             self._wake.wait(self._every_s)

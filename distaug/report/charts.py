@@ -147,7 +147,7 @@ def lines(
         return Html()
     last = max(len(one.values) for one in series)
     low, high = min(found) if low is None else low, max(found) if high is None else high
-    if low == high:
+    if math.isclose(low, high, rel_tol=1e-9):
         low, high = min(low, 0.0), max(high, 0.0) or 1.0
     # An epoch is a whole number, and one alone stands in the middle.
     x = (1.0, float(last)) if last > 1 else (0.0, 2.0)

@@ -46,7 +46,7 @@ def write(path: Path, predictions: Iterable[Prediction]) -> None:
         StorageError: It cannot be written.
     """
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
+    lines = csv.writer(text)
     lines.writerow(_COLUMNS)
     lines.writerows(map(astuple, predictions))
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))  # names on a disk may be no text

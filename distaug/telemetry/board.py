@@ -78,6 +78,7 @@ class Board:
         self._gone: dict[Series, float] = defaultdict(float)
         self._values: dict[str, float] = {}
         self._stages: dict[str, StageRow] = {}
+        self._restarts = 0
         self._end = ""
         self.compressing = False
         """Whether the training is over and the compression goes on; it may train as well."""
@@ -93,6 +94,8 @@ class Board:
                         _add(self._gone, known.stats.totals)
                     known = self._ranks[stats.rank] = _Rank(stats, now)
                 known.take(stats, now)
+                if stats.progress is not None:  # a fine-tuning counts from 0
+                    self._restarts = max(self._restarts, stats.progress.restarts)
 
     def record(self, record: EpochRecord) -> None:
         """Take note of a finished epoch."""
@@ -170,7 +173,7 @@ class Board:
         values: dict[str, float | None] = dict(self._values)
         if progress is not None:
             values |= {
-                "distaug_restarts_total": progress.restarts,
+                "distaug_restarts_total": self._restarts,
                 "distaug_progress_ratio": progress.steps_done / (progress.epochs * progress.steps),
                 "distaug_epoch": min(progress.epoch + 1, progress.epochs),
                 "distaug_epochs": progress.epochs,
@@ -206,12 +209,15 @@ class Board:
         for row in self._stages.values():
             labels = (("stage", row.name),)
             yield Sample("distaug_stage_bytes", labels, row.bytes)
-            yield Sample("distaug_stage_val_top1_ratio", labels, row.val["top1"])
             yield Sample("distaug_stage_passed", labels, float(row.passed))
+            # What was not finite is None once it has been read back.
+            if row.val["top1"] is not None:
+                yield Sample("distaug_stage_val_top1_ratio", labels, row.val["top1"])
             for batch, found in row.latency.items():
                 timed = (*labels, ("batch", batch))
-                yield Sample("distaug_stage_latency_seconds", timed, found["p50_ms"] / 1000)
-                yield Sample("distaug_stage_speedup_ratio", timed, found["speedup"])
+                if found["p50_ms"] is not None and found["speedup"] is not None:
+                    yield Sample("distaug_stage_latency_seconds", timed, found["p50_ms"] / 1000)
+                    yield Sample("distaug_stage_speedup_ratio", timed, found["speedup"])
         yield Sample("distaug_build_info", _VERSIONS, 1.0)
 
 

@@ -4,6 +4,7 @@ A scrape is answered by a thread of the driver from what the ranks have pushed b
 for a rank nor makes one wait.
 """
 
+import errno
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -58,16 +59,18 @@ def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[st
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(board))
     ports = range(FIRST_PORT, FIRST_PORT + _PORTS) if spec.port == "auto" else [spec.port]
-    server, problem = None, OSError()
+    server, problem = None, Exception()
     for port in ports:
         try:
             server, thread = start_http_server(port, spec.host, registry)
             break
-        except OSError as error:  # taken, or no such address
+        except (OSError, ValueError) as error:  # taken, no such address, or no address at all
             problem = error
+            if getattr(error, "errno", None) != errno.EADDRINUSE:
+                break
     if server is None:
         asked = f"{ports[0]} to {ports[-1]}" if len(ports) > 1 else str(ports[0])
-        log(f"no metrics: cannot listen on {spec.host}, port {asked} ({problem.strerror}); see `metrics.port`")
+        log(f"no metrics: cannot listen on {spec.host}, port {asked} ({problem}); see `metrics.port`")
         yield
         return
     try:
@@ -84,7 +87,9 @@ def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[st
 
 def _address(host: str) -> str:
     """Return how others reach an address; one that stands for all of them is this machine's name."""
-    return socket.gethostname() if host in ("0.0.0.0", "::") else host
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _announce(file: Path, target: str, log: Callable[[str], None]) -> None:

@@ -1,14 +1,13 @@
 """The epochs of a run for TensorBoard, in the run's `tensorboard`."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from distaug.errors import JobError
 from distaug.store.records import EpochRecord
-from distaug.store.whole import storing
 
 __all__ = ["TensorBoard", "check_installed"]
 
@@ -43,37 +42,48 @@ def check_installed() -> None:
 
 
 class TensorBoard:
-    """Writes records; an epoch that is trained once more replaces what was written of it.
+    """Writes records; an epoch that is trained once more replaces what was written of it and of those after it.
+
+    Metrics never stop a run: what goes wrong is one line, and no more is written.
 
     Args:
         folder: Where the event files go.
-        epochs: Those that are done already.
-
-    Raises:
-        StorageError: The folder cannot be written.
+        log: Gets a line for the user.
     """
 
-    def __init__(self, folder: Path, epochs: Sequence[EpochRecord]) -> None:
-        # Slow to import, and asked for by few.
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        with storing(folder):
-            self._writer = SummaryWriter(str(folder), purge_step=len(epochs) + 1)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the files."""
-        self._writer.close()
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        self._folder, self._log = folder, log
+        self._writer: Any = None
+        self._next = -1
+        """The epoch that can be written without a new file; -1 before the first."""
+        self._failed = False
 
     def record(self, record: EpochRecord) -> None:
         """Write an epoch, counted from 1."""
-        for field, tag in _TAGS.items():
-            value = getattr(record, field)
-            if value is not None:
-                self._writer.add_scalar(tag, value, record.epoch + 1)
-        self._writer.flush()
+        if self._failed:
+            return
+        try:
+            if record.epoch != self._next:
+                self._open(record.epoch)
+            for field, tag in _TAGS.items():
+                value = getattr(record, field)
+                if value is not None:
+                    self._writer.add_scalar(tag, value, record.epoch + 1)
+            self._writer.flush()
+            self._next = record.epoch + 1
+        except OSError as error:
+            self._failed = True
+            self._log(f"no more for TensorBoard: {self._folder} cannot be written ({error.strerror})")
+
+    def close(self) -> None:
+        """Close the files."""
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
+
+    def _open(self, epoch: int) -> None:
+        # Slow to import, and asked for by few.
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.close()
+        self._writer = SummaryWriter(str(self._folder), purge_step=epoch + 1)

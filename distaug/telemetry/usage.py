@@ -30,13 +30,12 @@ def _pss() -> float | None:
 def _gpu(device: str) -> dict[str, float]:
     import torch
 
-    found: dict[str, float] = {
-        "distaug_gpu_memory_allocated_bytes": torch.cuda.memory_allocated(device),
-        "distaug_gpu_memory_reserved_bytes": torch.cuda.memory_reserved(device),
-        "distaug_gpu_memory_peak_bytes": torch.cuda.max_memory_allocated(device),
-        "distaug_gpu_memory_limit_bytes": torch.cuda.get_device_properties(device).total_memory,
-    }
+    found: dict[str, float] = {}
     try:
+        found["distaug_gpu_memory_allocated_bytes"] = torch.cuda.memory_allocated(device)
+        found["distaug_gpu_memory_reserved_bytes"] = torch.cuda.memory_reserved(device)
+        found["distaug_gpu_memory_peak_bytes"] = torch.cuda.max_memory_allocated(device)
+        found["distaug_gpu_memory_limit_bytes"] = torch.cuda.get_device_properties(device).total_memory
         found["distaug_gpu_utilization_ratio"] = torch.cuda.utilization(device) / 100
     except Exception:  # NVML has errors of its own, and is not there in every container
         pass

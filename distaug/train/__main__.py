@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from time import monotonic
 from types import FrameType
 
 from distaug.errors import DistaugError, RankError
@@ -17,6 +18,8 @@ from distaug.train.reporter import LocalReporter
 
 __all__ = ["main"]
 
+_SHOW_EVERY_S = 0.5
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -29,10 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     screen = Screen(arguments.job, show=first)
     meter, board = Meter(0), Board(arguments.job)
 
+    shown_at = 0.0
+
     def show(progress: Progress) -> None:
+        nonlocal shown_at
         meter.note(progress)
-        board.take([meter.stats()])
-        screen.update(progress, board.images_per_second)
+        if first and monotonic() - shown_at >= _SHOW_EVERY_S:
+            shown_at = monotonic()
+            board.take([meter.stats()])
+            screen.update(progress, board.images_per_second)
 
     reporter = LocalReporter(on_progress=show, on_record=screen.record, on_log=screen.line)
 

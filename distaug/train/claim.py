@@ -39,5 +39,5 @@ def claim(job: JobSpec) -> tuple[RunDir, JobSpec, Result | None]:
         # The number of threads changes sums, so it stays as it was.
         cluster = cluster.model_copy(update={"cpus_per_worker": stored.cluster.cpus_per_worker})
     result = Result.read(run.result_file) if run.result_file.exists() else None
-    kept = {"cluster": cluster, "runs_dir": job.runs_dir, "compress": job.compress}
+    kept = {"cluster": cluster, "runs_dir": job.runs_dir, "compress": job.compress, "metrics": job.metrics}
     return run, stored.model_copy(update=kept), result

@@ -151,8 +151,10 @@ class Training:
         sums, shards, patience = self.tally.peek(), self.job.train.shards, self.job.stop.patience_epochs
         assert shards != "auto"
         batch, scaler = self.job.train.global_batch, self.precision.scaler
-        if phase != "train" and scaler.is_enabled():
-            self._scale = scaler.get_scale()  # waits for the device, which was just waited for
+        if scaler.is_enabled() and (phase != "train" or self._scale is None):
+            self._scale = (
+                scaler.get_scale()
+            )  # waits for the device: before the first step, and where it was just waited for
         return Progress(
             phase=phase,
             epoch=self.epoch,

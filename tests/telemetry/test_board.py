@@ -144,3 +144,19 @@ def test_every_metric_of_the_catalogue_has_its_labels() -> None:
         for sample in samples:
             labels = tuple(label for label, _ in sample.labels if label != "le")
             assert labels == metric.labels, sample
+
+
+def test_a_fine_tuning_does_not_take_restarts_back(clock: Clock) -> None:
+    board = Board("mine")
+    board.take([stats(0, "a", 10, progress=progress(restarts=2))])
+    board.take([stats(0, "b", 0, progress=progress(restarts=0))])
+    assert values(board)["distaug_restarts_total", ""] == 2
+
+
+def test_what_was_not_finite_leaves_the_rest_readable() -> None:
+    board, row = Board("mine"), stage_row("int8")
+    latency = {"1": {"p50_ms": None, "speedup": None}}
+    board.stage(dataclasses.replace(row, val=row.val | {"top1": None}, latency=latency))
+    found = values(board)
+    assert found["distaug_stage_bytes", "int8"] == row.bytes
+    assert ("distaug_stage_val_top1_ratio", "int8") not in found

@@ -56,7 +56,9 @@ def test_a_busy_port_is_a_line_and_not_an_end(tmp_path: Path) -> None:
     assert len(lines) == 1 and str(port) in lines[0] and "metrics.port" in lines[0]
 
 
-@pytest.mark.parametrize("spec", [MetricsSpec(host="192.0.2.1"), MetricsSpec(host="not a host")], ids=["ip", "name"])
+@pytest.mark.parametrize(
+    "spec", [MetricsSpec(host=host) for host in ("192.0.2.1", "not a host", ".nothing")], ids=["ip", "name", "none"]
+)
 def test_an_address_of_another_machine_is_a_line_too(tmp_path: Path, spec: MetricsSpec) -> None:
     lines: list[str] = []
     with serve(Board("mine"), spec, tmp_path / "mine.json", lines.append):
@@ -82,3 +84,11 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     with serve(Board("mine"), MetricsSpec(), tmp_path / "targets" / "mine.json", lines.append):
         pass
     assert len(lines) == 2 and "cannot be written" in lines[1]
+
+
+def test_an_address_with_colons_is_announced_in_brackets(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with serve(Board("mine"), MetricsSpec(host="::1"), tmp_path / "mine.json", lambda line: None):
+        if (tmp_path / "mine.json").exists():  # a container may have none
+            assert 'run="mine"' in scrape(tmp_path / "mine.json")
