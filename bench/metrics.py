@@ -1,8 +1,8 @@
 """What watching a run costs: images per second with and without scrapes, and a hub fed by a thousand ranks.
 
-    python bench/metrics.py scrapes             # 1,000 scrapes of a run with a core to spare, in turns with none
-    python bench/metrics.py scrapes --workers 2 --per-second 2 --count 200   # with every core of two training
-    python bench/metrics.py ranks --ranks 1000  # pushes of simulated ranks through a real hub and a real endpoint
+    python -m bench.metrics scrapes             # 1,000 scrapes of a run with a core to spare, in turns with none
+    python -m bench.metrics scrapes --workers 2 --per-second 2 --count 200   # with every core of two training
+    python -m bench.metrics ranks --ranks 1000  # pushes of simulated ranks through a real hub and a real endpoint
 
 Each result is kept in bench/results/metrics.json, under a name of its own.
 """
