@@ -184,7 +184,7 @@ def main() -> int:
     scraped.add_argument(
         "--workers", type=int, default=1, help="each on a core; with one a core is left for the driver"
     )
-    scraped.add_argument("--per-second", type=float, default=12.5)
+    scraped.add_argument("--per-second", type=float, default=5.0)
     scraped.add_argument("--count", type=int, default=1000)
     simulated = commands.add_parser("ranks")
     simulated.add_argument("--ranks", type=int, default=1000)

@@ -10,12 +10,11 @@ from distaug.errors import JobError
 from distaug.report import charts
 from distaug.report.charts import Series
 from distaug.report.facts import Facts, gather, percent
-from distaug.report.page import Html, join, note, page, table, tag
+from distaug.report.page import Html, join, note, page, save, table, tag
 from distaug.report.summary import accuracy, duration
 from distaug.spec.job import to_dict
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
-from distaug.store.whole import storing, write_whole
 
 __all__ = ["Pairs", "compare", "differing", "mcnemar", "pair", "write_comparison"]
 
@@ -81,11 +80,7 @@ def write_comparison(runs: Sequence[RunDir], out: Path | None = None) -> Path:
     if len(runs) > _MOST:
         raise JobError(f"found {len(runs)} runs to compare; at most {_MOST} can be told apart on a page")
     file = out or Path(f"report-{'-vs-'.join(run.name for run in runs[:3])}{'-and-more' * (len(runs) > 3)}.html")
-    text = compare([gather(run) for run in runs])
-    with storing(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text.encode("utf-8", "backslashreplace"))
-    return file
+    return save(file, compare([gather(run) for run in runs]))
 
 
 def compare(runs: Sequence[Facts]) -> str:

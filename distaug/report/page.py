@@ -3,8 +3,11 @@
 import html
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-__all__ = ["Html", "cards", "details", "join", "note", "page", "picture", "table", "tag"]
+from distaug.store.whole import storing, write_whole
+
+__all__ = ["Html", "cards", "details", "join", "note", "page", "picture", "save", "table", "tag"]
 
 
 class Html(str):
@@ -34,6 +37,18 @@ def _written(value: str | float) -> str:
 def join(*parts: str) -> Html:
     """Return parts one after the other: markup as it is, other text escaped."""
     return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
+
+
+def save(file: Path, text: str) -> Path:
+    """Write a page, whole or absent, and return its file; folders that are missing are made.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with storing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text.encode("utf-8", "backslashreplace"))
+    return file
 
 
 def note(*children: str) -> Html:

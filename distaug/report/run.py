@@ -7,12 +7,11 @@ import torch
 from distaug.report import answers, artifacts, charts
 from distaug.report.charts import Series
 from distaug.report.facts import Facts, gather
-from distaug.report.page import Html, details, join, note, page, table, tag
+from distaug.report.page import Html, details, join, note, page, save, table, tag
 from distaug.report.preview import training_batch
 from distaug.report.summary import heading, summary
 from distaug.spec.load import dump_job
 from distaug.store.rundir import RunDir
-from distaug.store.whole import storing, write_whole
 
 __all__ = ["render", "write_report"]
 
@@ -36,12 +35,7 @@ def write_report(run: RunDir, out: Path | None = None) -> Path:
         JobError: It is no run.
         StorageError: One of its files is damaged, or the page cannot be written.
     """
-    file = out or run.report / "index.html"
-    text = render(gather(run))
-    with storing(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text.encode("utf-8", "backslashreplace"))
-    return file
+    return save(out or run.report / "index.html", render(gather(run)))
 
 
 def render(facts: Facts) -> str:
