@@ -19,7 +19,7 @@ JOB = "name: tiny\ndata: {source: digits}\nmodel: {name: resnet18}\n"
 # The job file is the interface: a new setting is a field of it, and this table does not grow with it.
 COMMANDS = {
     "run": {"JOB", "--set", "--name", "--workers", "--json"},
-    "resume": {"RUN", "--workers", "--json"},
+    "resume": {"RUN", "--workers", "--json", "--address", "--working-dir"},
     "compress": {"RUN", "--json"},
     "validate": {"JOB", "--set", "--name"},
     "preview": {"JOB", "--set", "--name", "--out"},
@@ -27,6 +27,10 @@ COMMANDS = {
     "evaluate": {"RUN", "--robustness", "--json"},
     "predict": {"RUN", "IMAGE", "--json"},
     "report": {"RUN", "--out"},
+    "submit": {"JOB", "--set", "--name", "--address", "--working-dir", "-f", "--follow"},
+    "status": {"RUN", "--address", "--json"},
+    "logs": {"RUN", "--address", "-f", "--follow"},
+    "cancel": {"RUN", "--address"},
     "doctor": {"--json"},
 }
 EVERYWHERE = {"-h", "--help", "--debug"}

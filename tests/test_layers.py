@@ -50,10 +50,11 @@ LIBRARIES = {
     "compress/artifact.py": {"numpy", "onnxruntime"},
     "report": {"PIL", "matplotlib", "torch"},
     "cluster": {"ray", "torch"},
+    "cluster/jobs.py": {"ray", "requests"},
     "doctor.py": {"packaging", "torch", "torchvision"},
-    "cli.py": {"rich"},
+    "cli": {"rich"},
 }
-ARGUMENT_PARSERS = {"cli.py", "train/__main__.py"}
+ARGUMENT_PARSERS = {"cli/__init__.py", "cli/local.py", "cli/remote.py", "train/__main__.py"}
 LOOP_LINES = 120
 
 

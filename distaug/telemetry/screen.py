@@ -9,24 +9,12 @@ from rich import progress
 from rich.console import Console
 
 from distaug.store.records import EpochRecord
+from distaug.telemetry.lines import epoch_line, numbers, step_line
 from distaug.telemetry.progress import Progress
 
 __all__ = ["Screen"]
 
 _PLAIN_EVERY_S = 30.0
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _numbers(place: Progress, images_per_second: float | None) -> str:
-    if not images_per_second:
-        return f"loss {place.loss:.4f}"
-    left = (place.epochs * place.steps - place.steps_done) * place.global_batch / images_per_second
-    return f"{images_per_second:,.0f} images/s  loss {place.loss:.4f}  {_duration(left)} left"
 
 
 class Screen:
@@ -52,6 +40,7 @@ class Screen:
         self._task: progress.TaskID | None = None
         self._name = name
         self._shown_at = monotonic()
+        self._epochs = 0
 
     def __enter__(self) -> Self:
         """Start the bar."""
@@ -70,24 +59,19 @@ class Screen:
 
     def update(self, place: Progress, images_per_second: float | None) -> None:
         """Show where the training is, and how fast it is if that is known."""
-        now = monotonic()
-        numbers = _numbers(place, images_per_second)
+        now, self._epochs = monotonic(), place.epochs
         if self._live:
-            self._draw(place, numbers)
+            self._draw(place, numbers(place, images_per_second))
         elif place.step and now - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = now
-            self.line(f"epoch {place.epoch + 1}/{place.epochs} step {place.step}/{place.steps}  {numbers}")
+            self.line(step_line(place, images_per_second))
 
     def record(self, record: EpochRecord) -> None:
         """Print the numbers of a finished epoch."""
         self._shown_at = monotonic()
-        val = "" if record.top1 is None else f"  val loss {record.val_loss:.4f}  top1 {100 * record.top1:.2f} %"
-        self.line(
-            f"epoch {record.epoch + 1:3}  train loss {record.train_loss:.4f}{val}  "
-            f"{record.images_per_second:,.0f} images/s  {record.seconds:.1f} s"
-        )
+        self.line(epoch_line(record, max(self._epochs, record.epoch + 1)))
 
-    def _draw(self, place: Progress, numbers: str) -> None:
+    def _draw(self, place: Progress, text: str) -> None:
         phase = "" if place.phase == "train" else f" {place.phase}"
         what = f"{self._name} epoch {place.epoch + 1}/{place.epochs}{phase}"
         if self._task is None:
@@ -97,5 +81,5 @@ class Screen:
             description=what,
             completed=place.step,
             total=place.steps,
-            numbers=numbers,
+            numbers=text,
         )
