@@ -4,14 +4,14 @@ STAMP := .venv/.setup-done
 # A file's tests stay together, since they share what is expensive.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup train test test-all lint clean
+.PHONY: setup train test test-all cluster-test lint clean
 
 # Creates the virtual environment with the exact versions of constraints.txt; repeated only when those change.
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[compress,dev,tensorboard,timm]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[compress,dev,gs,s3,tensorboard,timm]"
 	touch $@
 
 # The main job: real handwritten digits, embedded in scikit-learn; nothing is downloaded for it.
@@ -23,6 +23,10 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+# Builds the image and has a cluster of containers lose a worker; wants podman and buildah, see deploy/README.md.
+cluster-test:
+	deploy/cluster_test.sh
 
 lint: setup
 	$(BIN)/ruff check .

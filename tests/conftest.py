@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
-pytest_plugins = ["tests.disks"]
+pytest_plugins = ["tests.buckets", "tests.disks"]
 
 _PRELOAD = ["torch", "torch.distributed", "distaug.train.local"]
 _PATIENCE_S = 120

@@ -31,6 +31,7 @@ COMMANDS = {
     "status": {"RUN", "--address", "--json"},
     "logs": {"RUN", "--address", "-f", "--follow"},
     "cancel": {"RUN", "--address"},
+    "manifest": {"JOB", "--set", "--name", "--image", "--volume"},
     "doctor": {"--json"},
 }
 EVERYWHERE = {"-h", "--help", "--debug"}

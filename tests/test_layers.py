@@ -37,6 +37,7 @@ LIBRARIES = {
     "store": set(),
     "store/checkpoint.py": {"safetensors", "torch"},
     "store/model_files.py": {"safetensors", "torch"},
+    "store/objects.py": {"upath"},
     "draws.py": {"torch"},
     "telemetry": {"rich"},
     "telemetry/exporter.py": {"prometheus_client"},

@@ -80,9 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", remote.status, "Show how runs go, on a cluster or in a folder.")
     logs = add("logs", remote.logs, "Print what a submitted run says.")
     cancel = add("cancel", remote.cancel, "Have a submitted run save its state and stop.")
+    manifest = add("manifest", remote.manifest, "Print a job as a manifest for Kubernetes with KubeRay.")
     doctor = add("doctor", local.doctor, "Check this machine: devices, libraries, memory, disk.")
 
-    for of_job in (run, validate, preview, submit):
+    for of_job in (run, validate, preview, submit, manifest):
         _job_arguments(of_job)
     run_help = "a run folder or its URL, or the name of a run below ./runs"
     compress.add_argument("run", metavar="RUN", help=run_help)
@@ -122,6 +123,16 @@ def _parser() -> argparse.ArgumentParser:
             default=Path(),
             help="what travels with the job, and where its relative paths start (default: here)",
         )
+    manifest.add_argument("--image", required=True, metavar="IMAGE", help="the container image of all pods")
+    manifest.add_argument(
+        "--volume",
+        dest="volumes",
+        action="append",
+        default=[],
+        type=_volume,
+        metavar="CLAIM:PATH",
+        help="mount a persistent volume claim in all pods (repeatable)",
+    )
     for follows in (submit, logs):
         follows.add_argument("-f", "--follow", action="store_true", help="go on printing what it says, to its end")
     for results in (run, resume, compress, evaluate, predict, status, doctor):
@@ -146,6 +157,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}; allowed: a whole number of at least 1")
     return int(text)
+
+
+def _volume(text: str) -> tuple[str, str]:
+    claim, colon, path = text.partition(":")
+    if not (claim and colon and path):
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: the name of a claim and a path, e.g. runs:/runs")
+    return path, claim
 
 
 def _resume(arguments: argparse.Namespace) -> int:

@@ -81,15 +81,7 @@ def status(arguments: argparse.Namespace) -> int:
     elif arguments.run and len(rows) == 1:
         print_table(("", rows[0].run), [(name, text) for name, text in _details(rows[0]) if text])
     else:
-        titles = (
-            "run" if rows and rows[0].id is None else "id",
-            "state",
-            "epoch",
-            "images/s",
-            "best top1",
-            "left",
-            "took",
-        )
+        titles = ("run", "state", "epoch", "images/s", "top-1", "left", "took")
         print_table(titles, [_row(row) for row in rows])
     return 0
 
@@ -113,9 +105,18 @@ def cancel(arguments: argparse.Namespace) -> int:
     job = cluster.find(arguments.run)
     if job.over:
         raise ClusterError(f"{job.id} has ended already ({job.state.lower()}): {job.message}")
-    job = cluster.cancel(job)
-    said = of_job(cluster, job, time.time()).message.splitlines()
-    print(f"{job.id}: {said[-1] if said else job.message}")
+    now = of_job(cluster, cluster.cancel(job), time.time())
+    print(f"{job.id} is {now.state}: {(now.message.splitlines() or ['no output'])[-1]}")
+    return 0
+
+
+def manifest(arguments: argparse.Namespace) -> int:
+    from distaug.spec.load import load_job
+
+    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    from distaug.cluster import kuberay
+
+    print(kuberay.manifest(job, image=arguments.image, volumes=dict(arguments.volumes)), end="")
     return 0
 
 
@@ -137,9 +138,9 @@ def _figures(row: "Status") -> list[tuple[str, str]]:
     from distaug.telemetry.lines import duration
 
     return [
-        ("epoch", "" if row.epoch is None else f"{row.epoch} of {row.epochs}"),
+        ("epoch", "" if row.epoch is None else f"{row.epoch}/{row.epochs}"),
         ("images/s", "" if row.images_per_second is None else f"{row.images_per_second:,.0f}"),
-        ("best top1", "" if row.top1 is None else f"{100 * row.top1:.2f} %"),
+        ("best top-1", "" if row.top1 is None else f"{100 * row.top1:.2f} %"),
         ("left", "" if row.left_s is None else duration(row.left_s)),
         ("took", "" if row.seconds is None else duration(row.seconds)),
     ]

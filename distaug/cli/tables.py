@@ -11,6 +11,8 @@ __all__ = ["UNSHOWN", "print_result", "print_table", "results_only"]
 UNSHOWN = ("artifacts", "classes", "data", "machine", "versions", "weights_digest")
 """Parts of a result that `--json` has and the table leaves out."""
 
+_WIDE = 160
+
 
 @contextlib.contextmanager
 def results_only(wanted: bool) -> Iterator[None]:
@@ -68,4 +70,5 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(title, overflow="fold", no_wrap=place == 0)  # A name that is cut off cannot be copied.
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    # Cut to no width where a program reads it.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)

@@ -2,38 +2,27 @@
 
 import importlib
 import importlib.util
-import os
-import tempfile
 import threading
-import uuid
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
 
+from distaug.cluster.group import Group
 from distaug.cluster.private import submitted
+from distaug.cluster.scale import of_machine
 from distaug.cluster.session import Session, signals
-from distaug.errors import ClusterError, DistaugError, InterruptedRunError, JobError
+from distaug.errors import InterruptedRunError, JobError
 from distaug.spec.compress import CompressSpec
 from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
-from distaug.spec.load import dump_job
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
 from distaug.store.stages import Stages
 from distaug.telemetry.screen import Screen
 from distaug.train.claim import claim
-from distaug.train.device import available_cores, gpu_problem, usable_gpus
-
-if TYPE_CHECKING:
-    from distaug.cluster.hub import News
 
 __all__ = ["compress", "resume", "run"]
 
-_LOOK_EVERY_S = 0.2
-_GRACE_S = 60.0
-"""Longest wait for the workers to save and leave after a signal."""
 _COMPRESSORS = ("onnx", "onnxruntime", "onnxscript", "torch_pruning")
 
 
@@ -161,123 +150,24 @@ def _finetune(session: Session, job: JobSpec) -> Result:
         return _drive(job, run_dir, session)
 
 
-def _scale(job: JobSpec, screen: Screen) -> tuple[int | tuple[int, int], int, int]:
-    """Return the number of workers (or its range), and the cores and GPUs of each.
-
-    Raises:
-        ClusterError: This machine cannot give what the job asks for at least.
-    """
-    asked, wanted = job.cluster.workers, job.cluster.gpus_per_worker
-    gpus = 0 if wanted == 0 else usable_gpus()
-    if wanted != 0 and (problem := gpu_problem()):
-        raise ClusterError(problem)
-    if wanted == 1 and not gpus and not submitted():
-        raise ClusterError("cluster.gpus_per_worker: 1 asks for GPUs and this machine has none that torch can use")
-    least, most = asked if isinstance(asked, tuple) else (1, max(1, gpus)) if asked == "auto" else (asked, asked)
-    if gpus and most > gpus and not submitted():
-        if isinstance(asked, tuple) and least > gpus:
-            raise ClusterError(f"cluster.workers: {list(asked)} asks for {least} GPUs or more, this machine has {gpus}")
-        screen.line(f"{most} workers were asked for and there are {gpus} GPUs: {gpus} workers do the work of all")
-        least, most = min(least, gpus), gpus
-    elif asked == "auto":
-        least = most
-    threads = job.cluster.cpus_per_worker
-    cores = max(1, available_cores() // most) if threads == "auto" else threads
-    return (most if least == most else (least, most)), cores, int(gpus > 0)
-
-
 def _drive(job: JobSpec, run_dir: RunDir, session: Session) -> Result:
-    screen = session.screen
-    workers, cores, gpus = _scale(job, screen)
-    most = workers[1] if isinstance(workers, tuple) else workers
+    """Train a job to its end, on the cluster that it was submitted to or on this machine."""
     stops: list[int] = []
     # What the workers' code imports takes two seconds, in which Ray can start; none of it imports ray.
     threading.Thread(target=importlib.import_module, args=("distaug.train.loop",), daemon=True).start()
     with ExitStack() as handlers:
         handlers.enter_context(signals(lambda: stops.append(1)))
-        session.connect(job, cpus=most * cores, gpus=most * gpus)
+        here = None if submitted() else of_machine(job, session.screen.line)
+        session.connect(job, cpus=here.most * here.cores if here else 0, gpus=here.most * here.gpus if here else 0)
         handlers.enter_context(
             signals(lambda: stops.append(1))
         )  # once more, because Ray puts some of its own in place when it starts
-        import ray
+        if here is None:
+            from distaug.cluster.elastic import Elastic
 
-        from distaug.cluster.hub import Hub
-
-        hub: Any = ray.remote(num_cpus=0, max_restarts=0)(Hub).remote()
-        failures: list[BaseException] = []
-        thread = threading.Thread(target=_fit, args=(job, hub, workers, cores, gpus, failures), name="fit", daemon=True)
-        thread.start()
-        asked_at: float | None = None
-        while True:
-            alive = thread.is_alive()
-            news: News = ray.get(hub.look.remote())
-            session.show(news)
-            if news.error is not None:
-                raise news.error
-            if news.result is not None and not alive:
-                return news.result
-            if not alive:
-                raise _explain(failures, run_dir, session.run_dir)
-            if stops and asked_at is None:
-                asked_at = monotonic()
-                screen.line("stopping: saving the state")
-                hub.request_stop.remote()
-            if asked_at is not None and (len(stops) > 1 or monotonic() - asked_at > _GRACE_S):
-                raise InterruptedRunError(
-                    "left without waiting for the workers; "
-                    f"`distaug resume {session.run_dir.root}` goes on from the last checkpoint"
-                )
-            sleep(_LOOK_EVERY_S)
-
-
-def _fit(
-    job: JobSpec,
-    hub: Any,
-    workers: int | tuple[int, int],
-    cores: int,
-    gpus: int,
-    failures: list[BaseException],
-) -> None:
-    """Run Ray Train's `fit`, which blocks, in a thread of its own, so that the main one keeps signals and screen."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from distaug.cluster.worker import work
-
-    backend = job.cluster.backend if job.cluster.backend != "auto" else "nccl" if gpus else "gloo"
-    try:
-        with tempfile.TemporaryDirectory(prefix="distaug-scratch-", ignore_cleanup_errors=True) as scratch:
-            scaling: dict[str, Any] = {
-                "num_workers": workers,
-                "use_gpu": gpus > 0,
-                "resources_per_worker": {"CPU": cores} | ({"GPU": gpus} if gpus else {}),
-                "accelerator_type": job.cluster.accelerator,
-                "label_selector": dict(job.cluster.node_labels) or None,
-            }
-            retries: dict[str, Any] = {
-                "max_failures": job.cluster.retries,
-                "max_preemption_failures": job.cluster.preemption_retries,
-            }
-            TorchTrainer(
-                work,
-                train_loop_config={"job": dump_job(job), "hub": hub, "folder": os.getcwd()},
-                scaling_config=ScalingConfig(**scaling),
-                run_config=RunConfig(
-                    # Ray resumes a run of the same name; the checkpoints are ours, so each attempt gets a fresh one.
-                    name=f"{job.name}-{uuid.uuid4().hex[:8]}",
-                    storage_path=scratch,
-                    failure_config=FailureConfig(**retries),
-                ),
-                torch_config=TorchConfig(backend=backend, timeout_s=int(job.cluster.collective_timeout_s)),
-            ).fit()
-    except BaseException as error:
-        failures.append(error)
-
-
-def _explain(failures: list[BaseException], run_dir: RunDir, whole: RunDir) -> DistaugError:
-    from distaug.cluster.worker import explain
-
-    failure = failures[0] if failures else None
-    if failure is None:
-        return ClusterError(f"the workers left without a result; logs are in {run_dir.logs}")
-    return explain(getattr(failure, "worker_failures", None) or {0: failure}, run_dir, whole)
+            return Elastic(job, run_dir, session, stops).train()
+        group = Group(job, run_dir, session, workers=here.most, scale=here, retries=job.cluster.retries)
+        result = group.watch(stops)
+        if result is None:
+            raise group.explain()
+        return result

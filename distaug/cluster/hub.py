@@ -19,6 +19,8 @@ class News:
     """Epochs that ended."""
     lines: list[str] = field(default_factory=list)
     """Lines for the user."""
+    nodes: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Id and name of each rank's node, once the rank has begun."""
     error: DistaugError | None = None
     """What ended the training for good."""
     result: Result | None = None
@@ -31,7 +33,17 @@ class Hub:
     def __init__(self) -> None:
         self._news = News()
         self._ranks: dict[int, RankStats] = {}
+        self._nodes: dict[int, tuple[str, str]] = {}
         self._stop = False
+
+    def enter(self, rank: int, node: str, name: str) -> bool:
+        """Take note that a rank begins, and on which node.
+
+        Returns:
+            Whether the training has ended, well or not, so that restarted workers need not begin.
+        """
+        self._nodes[rank] = (node, name)
+        return self._news.error is not None or self._news.result is not None
 
     def push(self, stats: RankStats) -> bool:
         """Take note of what a rank has done; return whether a stop was requested."""
@@ -55,17 +67,14 @@ class Hub:
         """Take note of the result."""
         self._news.result = result
 
-    def over(self) -> bool:
-        """Say whether the training ended, well or not, so that restarted workers need not begin."""
-        return self._news.error is not None or self._news.result is not None
-
     def request_stop(self) -> None:
         """Ask all ranks to save and leave."""
         self._stop = True
 
     def look(self) -> News:
         """Return the news since the last look."""
-        news, self._news.ranks = self._news, [self._ranks[rank] for rank in sorted(self._ranks)]
+        news, self._news = self._news, News(error=self._news.error, result=self._news.result)
+        news.ranks = [self._ranks[rank] for rank in sorted(self._ranks)]
+        news.nodes = dict(self._nodes)
         self._ranks = {}
-        self._news = News(error=news.error, result=news.result)
         return news

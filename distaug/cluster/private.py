@@ -29,7 +29,12 @@ def prepare_environment(job: JobSpec) -> None:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(job.cluster.collective_timeout_s)),
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(int(job.cluster.collective_timeout_s)),
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(int(60 * job.cluster.start_timeout_min)),
+        # On a cluster the room is there before a group is started; should it be gone, it is waited for anew.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30" if submitted() else str(int(60 * job.cluster.start_timeout_min)),
+        # The driver looks out for nodes that are being taken away, and the workers leave by themselves.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        # Workers stay in the working directory of the submission.
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # The ranks choose their GPUs themselves also where Ray gave none.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }.items():
@@ -54,7 +59,8 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
     import ray
 
     if submitted():
-        ray.init(address="auto", runtime_env={"env_vars": dict(job.cluster.env)}, log_to_driver=False)
+        env = {"env_vars": dict(job.cluster.env)}
+        ray.init(address="auto", runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield
         finally:

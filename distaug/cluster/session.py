@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -47,9 +48,10 @@ class Session:
             stack.enter_context(signals(self._interrupt))
             # A submitted job's metrics go the cluster's way, through Ray's node endpoints.
             if not submitted():
-                announcement = run.runs_dir / "targets" / f"{run.name}.json"
+                runs_dir = run.runs_dir
+                announcement = runs_dir / "targets" / f"{run.name}.json" if isinstance(runs_dir, Path) else None
                 stack.enter_context(serve(self.board, metrics, announcement, self.screen.line))
-            if metrics.tensorboard:
+            if metrics.tensorboard and isinstance(run.root, Path):
                 check_installed()
                 self._tensorboard = TensorBoard(run.root / "tensorboard", self.screen.line)
                 stack.callback(self._tensorboard.close)
@@ -87,13 +89,13 @@ class Session:
         for message in news.lines:
             self.screen.line(message)
         self.board.take(news.ranks)
+        if news.ranks and news.ranks[0].rank == 0 and news.ranks[0].progress is not None:
+            self.screen.update(news.ranks[0].progress, self.board.images_per_second)
         for record in news.records:
             self.screen.record(record)
             self.board.record(record)
             if self._tensorboard is not None and not self.board.compressing:
                 self._tensorboard.record(record)
-        if news.ranks and news.ranks[0].rank == 0 and news.ranks[0].progress is not None:
-            self.screen.update(news.ranks[0].progress, self.board.images_per_second)
 
 
 @contextmanager

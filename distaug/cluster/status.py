@@ -1,11 +1,11 @@
 """How runs go: those submitted to a cluster, by what their drivers print, and those of a folder, by their files."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from distaug.cluster.jobs import Cluster, Job
 from distaug.spec.load import parse_job
 from distaug.store import records
+from distaug.store.place import place
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
 from distaug.telemetry import lines
@@ -98,17 +98,17 @@ def of_run(run: RunDir) -> Status:
     )
 
 
-def runs(place: str | None) -> list[RunDir]:
-    """Return the run of a folder, or all runs below it.
+def runs(where: str | None) -> list[RunDir]:
+    """Return a run, or all runs of a folder.
 
     Args:
-        place: A run, as for `RunDir.find`, or a folder of runs; None: ./runs.
+        where: A run, as for `RunDir.find`, or a folder or URL of runs; None: ./runs.
 
     Raises:
         JobError: There is none.
+        StorageError: The store that a URL names cannot be used.
     """
-    folder = Path("runs" if place is None else place)
-    below = sorted(path.parent.name for path in folder.glob("*/job.yaml"))
-    if below:
-        return [RunDir(folder, name) for name in below]
-    return [] if place is None else [RunDir.find(place)]
+    folder = place("runs" if where is None else where)
+    if names := RunDir.names(folder):
+        return [RunDir(folder, name) for name in names]
+    return [] if where is None else [RunDir.find(where)]

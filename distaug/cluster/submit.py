@@ -21,7 +21,7 @@ __all__ = ["check_versions", "resume", "submit"]
 Say = Callable[[str], None]
 
 _ALIKE = ("distaug", "ray", "torch")
-_LONGEST_NAME = 78
+_LONGEST_NAME = 80
 """Leaves room for what makes a name unique."""
 _LARGEST_JOB = 64_000
 """Bytes; Ray passes it on in one environment variable, which may have 128 KiB."""
@@ -55,7 +55,7 @@ def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, s
     """
     check(job)
     if unique:
-        stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(1)}"
+        stamp = f"{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(1)}"
         job = job.model_copy(update={"name": f"{job.name[:_LONGEST_NAME]}-{stamp}"})
     shared_runs_dir(job)
     if (size := len(dump_job(job).encode())) > _LARGEST_JOB:
@@ -65,8 +65,8 @@ def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, s
         package = Path(folder) / f"{job.name}.zip"
         packed = pack(job, working_dir.absolute(), package)
         say(packed.data)
-        size = f"files {packed.files:,}, packed {packed.bytes / 1e3:,.0f} kB"
-        say(f"{working_dir.absolute()} travels with the job: {size}")
+        contents = f"files {packed.files:,}, packed {packed.bytes / 1e3:,.0f} kB"
+        say(f"{working_dir.absolute()} travels with the job: {contents}")
         return cluster.submit(job, f"python -m distaug run {JOB_FILE}", package)
 
 

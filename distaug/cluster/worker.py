@@ -1,17 +1,21 @@
 """What each Ray Train worker runs: the ordinary loop, with Ray's process group and the hub as reporter."""
 
 import os
+import socket
 import threading
 import traceback
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import ray
 import ray.exceptions
 import ray.train
+from ray.util import get_node_ip_address
 
 from distaug.errors import ClusterError, DistaugError
 from distaug.spec.load import parse_job
+from distaug.store.checkpoint import versions
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
 from distaug.telemetry import log
@@ -20,11 +24,13 @@ from distaug.telemetry.progress import Progress
 from distaug.train.loop import fit
 from distaug.train.world import SoloWorld, TorchWorld, World
 
-__all__ = ["HubReporter", "work"]
+__all__ = ["HubReporter", "causes", "work"]
 
 _PUSH_EVERY_S = 0.5
 _PUSHES_PER_SECOND = 500
 """That the hub takes of all ranks together; bench/metrics.py shows what it costs."""
+_APPEARS_WITHIN_S = 5.0
+"""Time that a network file system may take to show a new file."""
 
 
 def push_every_s(world_size: int) -> float:
@@ -92,33 +98,38 @@ def work(config: dict[str, Any]) -> None:
     """Train a job on this worker.
 
     Args:
-        config: `job` (text of the job file), `hub` (handle of the `Hub` actor), and `folder`, the driver's working
-            directory, which relative paths in the job start from.
+        config: `job` (text of the job file); `runs_dir`, absolute; `hub` (handle of the `Hub` actor); `folder`, the
+            driver's working directory, which relative paths in the job start from; `token`, a file that the driver
+            has put into the run folder; and `versions`, those of the driver.
     """
-    hub = config["hub"]
-    # Ray gives each worker a directory of its own.
+    hub, context = config["hub"], ray.train.get_context()
+    rank, address = context.get_world_rank(), get_node_ip_address()  # type: ignore[no-untyped-call]
+    node = f"{socket.gethostname()} ({address})"
+    if ray.get(hub.enter.remote(rank, ray.get_runtime_context().get_node_id(), node)):
+        return
+    # A node without that folder has the working directory of the submission in a place of its own, where it is already.
     if Path(config["folder"]).is_dir():
         os.chdir(config["folder"])
-    if ray.get(hub.over.remote()):
-        return
-    context = ray.train.get_context()
     job = parse_job(config["job"], filename="job.yaml")
-    run, rank = RunDir(job.runs_dir, job.name), context.get_world_rank()
-    logger = log.get(rank, run.logs)
+    run = RunDir(config["runs_dir"], job.name)
     world: World = (
-        TorchWorld(context.get_local_rank(), job.cluster.collective_timeout_s)
+        TorchWorld(context.get_local_rank(), job.cluster.collective_timeout_s, node)
         if context.get_world_size() > 1
         else SoloWorld()
     )
     reporter = HubReporter(hub, rank, world.size)
+    logger = log.get(rank, None)
     try:
+        _check_versions(world, config["versions"])
+        _check_shared(world, run, config["token"])
+        logger = log.get(rank, run.logs)
         result = fit(job, run, world, reporter)
     except DistaugError as error:
         # A restart would only meet it again, so this rank returns rather than raises, and the driver ends the others.
         logger.error(str(error))
         ray.get(hub.fail.remote(error))
     except Exception:
-        # Most often another rank is gone; Ray starts the group again.
+        # Most often another rank is gone; another group goes on.
         logger.error(traceback.format_exc())
         raise
     else:
@@ -128,20 +139,43 @@ def work(config: dict[str, Any]) -> None:
         reporter.close()
 
 
-def explain(failures: dict[int, Exception], run: RunDir, whole: RunDir) -> ClusterError:
-    """Turn the failures of a worker group into one error that names rank, cause and log.
+def _check_versions(world: World, drivers: dict[str, str]) -> None:
+    """Refuse nodes that would compute with other code than the driver's, on all ranks alike."""
+    names = ("distaug", "torch")
+    found = sorted(set(world.gather((world.node, *(versions()[name] for name in names)))))
+    other = [
+        f"{node} has {name} {version}, the driver {drivers[name]}"
+        for node, *installed in found
+        for name, version in zip(names, installed, strict=True)
+        if version != drivers[name]
+    ]
+    if other:
+        raise ClusterError(f"{'; '.join(other)}: install the same versions on all nodes")
+
+
+def _check_shared(world: World, run: RunDir, token: str) -> None:
+    """Refuse nodes that do not see the driver's run folder, on all ranks alike."""
+    limit = monotonic() + _APPEARS_WITHIN_S
+    while not (seen := (run.root / token).exists()) and monotonic() < limit:
+        sleep(0.2)
+    if blind := sorted({node for node, sees in world.gather((world.node, seen)) if not sees}):
+        raise ClusterError(
+            f"{', '.join(blind)}: no run folder of the driver at {run.root}; "
+            "set runs_dir to storage that all nodes share at the same path"
+        )
+
+
+def causes(failures: dict[int, Exception], nodes: dict[int, tuple[str, str]]) -> list[str]:
+    """Return a line for each failed rank: its node where there are several, and what ended it.
 
     Args:
         failures: What ended each rank.
-        run: The run that it trained.
-        whole: The run to go on with: the same, or the one whose model is fine-tuned.
+        nodes: Id and name of each rank's node.
     """
+    several = len(set(nodes.values())) > 1
     lines = []
     for rank, failure in sorted(failures.items()):
+        place = f" on {nodes[rank][1]}" if several and rank in nodes else ""
         cause = str(failure).strip().splitlines()
-        lines.append(f"  rank {rank}: {type(failure).__name__}: {cause[-1] if cause else 'no message'}")
-    return ClusterError(
-        "the workers failed more often than `cluster.retries` allows:\n"
-        + "\n".join(lines)
-        + f"\nlogs are in {run.logs}; `distaug resume {whole.name}` goes on from the last checkpoint"
-    )
+        lines.append(f"rank {rank}{place}: {type(failure).__name__}: {cause[-1] if cause else 'no message'}")
+    return lines

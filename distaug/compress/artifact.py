@@ -13,6 +13,7 @@ from distaug.data.decode import Pixels
 from distaug.data.node import cores
 from distaug.data.pictures import Picture, classify, look
 from distaug.errors import ArtifactError, JobError, StorageError
+from distaug.store.place import Place, place
 
 __all__ = ["FORMAT", "INPUT", "OUTPUT", "PREFIX", "Artifact", "open_artifact"]
 
@@ -82,11 +83,11 @@ class Artifact:
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def open_artifact(path: str | Path, threads: int | None = None) -> Artifact:
+def open_artifact(path: str | Place, threads: int | None = None) -> Artifact:
     """Open an exported file for use on the CPU.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file, or its URL.
         threads: Threads that compute; None: one for each core that this process may use.
 
     Raises:
@@ -94,7 +95,7 @@ def open_artifact(path: str | Path, threads: int | None = None) -> Artifact:
         JobError: ONNX Runtime is not installed.
         StorageError: There is no such file, it is damaged, or of a newer format.
     """
-    path = Path(path).expanduser()
+    file = place(path)
     try:
         import onnxruntime
     except ImportError as error:
@@ -104,17 +105,21 @@ def open_artifact(path: str | Path, threads: int | None = None) -> Artifact:
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4  # what goes wrong is raised
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # From a file the weights are mapped.
+        model = str(file) if isinstance(file, Path) else file.read_bytes()
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         found = session.get_modelmeta().custom_metadata_map
         metadata = {k.removeprefix(PREFIX): json.loads(value) for k, value in found.items() if k.startswith(PREFIX)}
+    except StorageError:
+        raise
     except Exception as error:  # those of ONNX Runtime have no class in common
         reason = str(error).rpartition("failed:")[2].strip()
-        raise StorageError(f"unreadable artifact {path}: {reason}; {_REMEDY}") from error
-    _refuse_others(session, metadata, path)
+        raise StorageError(f"unreadable artifact {file}: {reason}; {_REMEDY}") from error
+    _refuse_others(session, metadata, file)
     return Artifact(session, metadata)
 
 
-def _refuse_others(session: Any, metadata: dict[str, Any], path: Path) -> None:
+def _refuse_others(session: Any, metadata: dict[str, Any], path: Place) -> None:
     """Refuse the files of other programs, and of later versions of this one."""
     if metadata.get("format", 0) > FORMAT:
         raise StorageError(

@@ -1,16 +1,17 @@
 """The job that trains a pruned network again."""
 
-from pathlib import Path
-
 from distaug.spec.augment import MixSpec
 from distaug.spec.compress import FinetuneSpec
 from distaug.spec.job import JobSpec
 from distaug.spec.train import DistillSpec, ScheduleSpec, StopSpec
+from distaug.store.place import Place
 
 __all__ = ["finetune_job"]
 
 
-def finetune_job(job: JobSpec, name: str, folder: Path, spec: FinetuneSpec, *, weights: Path, teacher: Path) -> JobSpec:
+def finetune_job(
+    job: JobSpec, name: str, folder: Place, spec: FinetuneSpec, *, weights: Place, teacher: Place
+) -> JobSpec:
     """Derive the job that trains a pruned network again: as the run was trained, but shorter and with smaller steps.
 
     Args:

@@ -1,7 +1,6 @@
 """The compression of a trained model: stage by stage, each measured and put before the gate. Read it top to bottom."""
 
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from distaug.compress.export import export
 from distaug.compress.finetune import finetune_job
 from distaug.compress.judge import judge
 from distaug.compress.prune import Size, magnitude, remove_channels
+from distaug.compress.workshop import Workshop, workshop
 from distaug.data.held_out import reader
 from distaug.data.loader import Loader
 from distaug.data.open import DataSet, open_data
@@ -33,17 +33,18 @@ from distaug.spec.compress import ChannelsSpec, CompressSpec, DynamicSpec, Finet
 from distaug.spec.job import JobSpec, to_dict
 from distaug.store.checkpoint import encode_weights, versions
 from distaug.store.model_files import read_model, write_model
+from distaug.store.place import Place
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, write_whole
-from distaug.store.stages import StageRow, Stages
-from distaug.store.whole import LEFTOVERS, storing
+from distaug.store.stages import BASE_MODEL, STAGES_FILE, StageRow, Stages
+from distaug.store.whole import LEFTOVERS, remove_tree, storing
 from distaug.train.evaluate import Counts
 
 __all__ = ["ARTIFACT", "Fit", "compress"]
 
 ARTIFACT = "model.onnx"
 """Name of the file that the compression ends with, below `compressed`."""
-_BASE, _BASE_MODEL = "fp32", "../model"
+_BASE = "fp32"
 _FINETUNE = "finetune"
 _BATCH = 256
 _FEWEST = 256
@@ -101,14 +102,17 @@ def compress(job: JobSpec, run: RunDir, fit: Fit, log: Log, note: Note = lambda 
                 f"compress: the data is not what run {run.name!r} was trained on (digest {data.digest[:12]}, in the "
                 f"run {card['data_digest'][:12]}): it could be judged on pictures that it knows. Restore the data"
             )
-        with closing(reader(data, job.data, device=torch.device("cpu"), batch=_BATCH)) as loader:
-            stages = _Compression(job, run, job.compress, stages, data, loader, fit, log, note).run()
+        with (
+            workshop(run.compressed, leave_out=_FINETUNE) as shop,
+            closing(reader(data, job.data, device=torch.device("cpu"), batch=_BATCH)) as loader,
+        ):
+            stages = _Compression(job, run, shop, job.compress, stages, data, loader, fit, log, note).run()
     if stages.reason:
         raise ArtifactError(f"{stages.reason}; all files and numbers are in {run.compressed}")
     return stages
 
 
-def _begin(folder: Path, spec: CompressSpec, card: dict[str, Any], log: Log) -> Stages:
+def _begin(folder: Place, spec: CompressSpec, card: dict[str, Any], log: Log) -> Stages:
     """Return what an earlier try left of the same compression, or a new one."""
     fresh = Stages(
         spec=spec.model_dump(mode="json"),
@@ -118,13 +122,14 @@ def _begin(folder: Path, spec: CompressSpec, card: dict[str, Any], log: Log) -> 
     )
     found = Stages.read(folder)
     if found is not None and found.weights_digest == fresh.weights_digest and _same(found.spec, spec):
-        for leftover in folder.glob(LEFTOVERS):  # of a try that was killed while it wrote
+        leftovers: list[Place] = [*folder.glob(LEFTOVERS)]  # of a try that was killed while it wrote
+        for leftover in leftovers:
             leftover.unlink(missing_ok=True)
         whole = found.artifact is None or (folder / ARTIFACT).is_file()
         return found if whole else replace(found, done=False)
     if found is not None:
         log("compress: the section or the model is another than before: what is there is removed and done anew")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     with storing(folder):
         folder.mkdir()
     return fresh
@@ -157,6 +162,7 @@ class _Compression:
         self,
         job: JobSpec,
         run: RunDir,
+        shop: Workshop,
         spec: CompressSpec,
         stages: Stages,
         data: DataSet,
@@ -167,7 +173,7 @@ class _Compression:
     ) -> None:
         self._job, self._run, self._spec, self._stages = job, run, spec, stages
         self._data, self._loader, self._fit, self._log, self._note = data, loader, fit, log, note
-        self._folder = run.compressed
+        self._shop, self._folder = shop, shop.folder
         self._logits: dict[str, npt.NDArray[Any]] = {}
         """Of files that were judged on the validation set, by name of the row."""
 
@@ -205,10 +211,11 @@ class _Compression:
     def _save(self, **changes: Any) -> None:
         self._stages = replace(self._stages, **changes)
         self._stages.write(self._folder)
+        self._shop.put(last=STAGES_FILE)
 
     def _base(self) -> StageRow:
         module, card = self._read(self._run.model)
-        return self._exported(_BASE, module, card, model=_BASE_MODEL)
+        return self._exported(_BASE, module, card, model=BASE_MODEL)
 
     def _stage(self, step: _Step, current: StageRow) -> StageRow:
         self._log(f"compress: {step.name}{_EXPECT.get(type(step.settings), '')}")
@@ -246,7 +253,7 @@ class _Compression:
         return self._exported(step.name, module, card, model=step.name)
 
     def _finetuned(self, name: str, spec: FinetuneSpec, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        runs = self._folder / _FINETUNE
+        runs = self._shop.home / _FINETUNE
         with storing(runs):
             runs.mkdir(exist_ok=True)
         start = runs / f"{name}.safetensors"
@@ -255,11 +262,11 @@ class _Compression:
         job = finetune_job(self._job, name, runs, spec, weights=start, teacher=self._run.model)
         run = RunDir(runs, name)
         if run.exists() and run.load_job().model.weights != str(start):
-            shutil.rmtree(run.root)  # The folder was moved since: what was begun there is another job.
+            remove_tree(run.root)  # The folder was moved since: what was begun there is another job.
         try:
             self._fit(job)
         except DivergedError as error:
-            shutil.rmtree(run.root)  # It would only diverge again.
+            remove_tree(run.root)  # It would only diverge again.
             raise DivergedError(
                 f"compress: fine-tuning after {name} diverged: {error}. Lower its `finetune_lr_fraction`, "
                 f"found {spec.finetune_lr_fraction:g}"
@@ -279,9 +286,9 @@ class _Compression:
     def _network(self, row: StageRow) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network of a row, with its card."""
         assert row.model is not None
-        return self._read(self._folder / row.model)
+        return self._read(self._run.model if row.model == BASE_MODEL else self._folder / row.model)
 
-    def _read(self, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    def _read(self, folder: Place) -> tuple[nn.Module, dict[str, Any]]:
         module, card = registry.load(folder)
         return module.to(torch.float32).to(memory_format=torch.contiguous_format).eval(), card
 
@@ -387,7 +394,7 @@ class _Compression:
         self._save(rows=rows, done=True, artifact=last and last.name, reason=reason)
         for row in rows:
             self._note(row)
-        shutil.rmtree(self._folder / _FINETUNE, ignore_errors=True)
+        remove_tree(self._shop.home / _FINETUNE)
         return self._stages
 
 

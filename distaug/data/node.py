@@ -35,12 +35,13 @@ def cores() -> int:
 
 
 @contextmanager
-def storing(folder: Path, needed: int = 0) -> Iterator[None]:
+def storing(folder: Path, needed: int = 0, what: str = "decoded pictures") -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into a StorageError.
 
     Args:
         folder: What is written to, for the message.
         needed: Bytes that were to be written, for the message.
+        what: What is written, for the message.
     """
     try:
         yield
@@ -48,7 +49,7 @@ def storing(folder: Path, needed: int = 0) -> Iterator[None]:
         if error.errno not in _REFUSED:
             raise
         raise StorageError(
-            f"cannot write decoded pictures to {folder}: {error.strerror} ({needed:,} bytes needed, "
+            f"cannot write {what} to {folder}: {error.strerror} ({needed:,} bytes needed, "
             f"{free_bytes(folder):,} free); point DISTAUG_CACHE to a writable disk with more space, "
             "or set data.cache_limit_gib lower to decode the pictures anew each epoch"
         ) from error

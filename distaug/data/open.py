@@ -16,6 +16,7 @@ from distaug.data.arrays import DigitsSource, SyntheticSource, TorchvisionSource
 from distaug.data.cache import Cache, open_cache
 from distaug.data.decode import DamagedPicture, Reference, eval_view, load
 from distaug.data.duplicates import Duplicates, find_duplicates
+from distaug.data.fetch import fetched
 from distaug.data.folder import FolderSource
 from distaug.data.source import PARTS, TEST, TRAIN, VAL, Log, Source, printable
 from distaug.data.split import Rows, subsample, three_sets
@@ -121,6 +122,8 @@ def open_data(
         DataError: The data is missing, damaged or does not fit the job.
         StorageError: The decoded pictures cannot be stored.
     """
+    if spec.path is not None:
+        spec = spec.model_copy(update={"path": fetched(spec.path, log)})
     source = _source(spec, log)
     cache = open_cache(source, spec, log)
     if len(cache.classes) < 2:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from distaug.model.sources import make
 from distaug.model.weights import Weights, load_weights, read_weights
 from distaug.spec.model import ModelSpec
 from distaug.store.model_files import read_model
+from distaug.store.place import Place
 
 __all__ = ["Built", "build", "head_of", "load", "rebuild"]
 
@@ -76,7 +76,7 @@ def build(spec: ModelSpec, *, num_classes: int, image_size: int, seed: int) -> B
     return Built(module, head, trainable, weights.mean, weights.std)
 
 
-def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(folder: Place) -> tuple[nn.Module, dict[str, Any]]:
     """Make the network of a model folder, as `rebuild` does; return it and the folder's card.
 
     Raises:

@@ -1,21 +1,22 @@
 """Starting weights: from a file, or under a name of torchvision's."""
 
+import io
 import pickle
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import ResNet
 
 from distaug.errors import DataError, JobError
 from distaug.model.sources import torchvision_names
+from distaug.store.place import Place, place
 
 __all__ = ["Weights", "load_weights", "read_weights"]
 
@@ -38,27 +39,26 @@ def read_weights(weights: str, model: str) -> Weights:
     """Read the starting weights that a job names.
 
     Args:
-        weights: Path of a .safetensors, .pt or .pth file, or one of torchvision's names: IMAGENET1K_V1.
+        weights: Path or URL of a .safetensors, .pt or .pth file, or one of torchvision's names: IMAGENET1K_V1.
         model: The job's `model.name`.
 
     Raises:
         JobError: No such file or name, or a file that does not hold weights.
         DataError: torchvision's weights could not be downloaded.
     """
-    path = Path(weights).expanduser()
-    if path.suffix in (".safetensors", ".pt", ".pth"):
-        return Weights(_read_file(path))
+    if weights.endswith((".safetensors", ".pt", ".pth")):
+        return Weights(_read_file(place(weights)))
     return _download(weights, model)
 
 
-def _read_file(path: Path) -> Mapping[str, Tensor]:
+def _read_file(path: Place) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise JobError(f"model.weights: no file {path} (looked from {Path.cwd()})")
+        raise JobError(f"model.weights: no file {path}")
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(path)
+            content: Any = load(path.read_bytes())
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise JobError(
             f"model.weights: {path} is damaged or holds more than tensors, which could run foreign code when "

@@ -13,6 +13,7 @@ from distaug.report.facts import Facts, gather, percent
 from distaug.report.page import Html, join, note, page, save, table, tag
 from distaug.report.summary import accuracy, duration
 from distaug.spec.job import to_dict
+from distaug.store.place import Place
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
 
@@ -63,7 +64,7 @@ def pair(first: Facts, second: Facts) -> Pairs | None:
     return Pairs([p.right for p in first.predictions], [p.right for p in second.predictions])
 
 
-def write_comparison(runs: Sequence[RunDir], out: Path | None = None) -> Path:
+def write_comparison(runs: Sequence[RunDir], out: Place | None = None) -> Place:
     """Write the comparison of several runs.
 
     Args:

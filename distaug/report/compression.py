@@ -1,9 +1,9 @@
 """Pictures of what a compression gained and what it cost, drawn from its stages.json."""
 
+import io
 import re
 from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -13,8 +13,9 @@ from matplotlib.ticker import EngFormatter
 
 from distaug.store.checkpoint import Weights
 from distaug.store.model_files import read_model
-from distaug.store.stages import StageRow, Stages
-from distaug.store.whole import storing
+from distaug.store.place import Place
+from distaug.store.stages import BASE_MODEL, StageRow, Stages
+from distaug.store.whole import write_whole
 
 __all__ = ["channels", "draw", "masks", "tradeoff"]
 
@@ -26,7 +27,7 @@ _LINE, _LETTER = 0.05, 0.0125
 """Height of a line and width of a letter, as shares of the axes."""
 
 
-def draw(folder: Path) -> list[Path]:
+def draw(folder: Place) -> list[Place]:
     """Draw what a compression came to, to PNG files beside its stages.json.
 
     Args:
@@ -48,10 +49,11 @@ def draw(folder: Path) -> list[Path]:
     if narrow := _of_stage(stages, "channels"):
         figures["channels"] = channels(_weights(folder, stages.rows[0]), _weights(folder, narrow[-1]))
     files = []
-    with storing(folder):
-        for name, figure in figures.items():
-            files.append(folder / f"{name}.png")
-            FigureCanvasAgg(figure).print_png(files[-1])  # type: ignore[no-untyped-call]
+    for name, figure in figures.items():
+        drawn = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+        files.append(folder / f"{name}.png")
+        write_whole(files[-1], drawn.getvalue())
     return files
 
 
@@ -174,9 +176,10 @@ def _of_stage(stages: Stages, stage: str) -> list[StageRow]:
     return [row for row in stages.rows if row.name.partition("-")[0] == stage]
 
 
-def _weights(folder: Path, row: StageRow) -> Weights:
+def _weights(folder: Place, row: StageRow) -> Weights:
     """Return the weights of a row that is not quantized; the uncompressed ones are the run's `model`."""
-    return read_model(folder / row.model if row.model else folder.parent / "model")[0]
+    own = row.model is not None and row.model != BASE_MODEL
+    return read_model(folder / str(row.model) if own else folder.parent / "model")[0]
 
 
 def _in_order(name: str) -> list[int | str]:

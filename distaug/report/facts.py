@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distaug.data.fetch import at_hand
 from distaug.data.open import DataSet, Split, open_data
 from distaug.errors import DataError, DistaugError
 from distaug.spec.job import JobSpec
@@ -140,6 +141,8 @@ def _open(run: RunDir, job: JobSpec) -> tuple[DataSet | None, str]:
     """Open the data that the run was trained on, or say why not; nothing is downloaded for a report."""
     try:
         spec = job.data.model_copy(update={"download": False})
+        if spec.path is not None and not at_hand(spec.path):
+            raise DataError(f"this machine has no copy of {spec.path}")
         data = open_data(spec, final_fit=job.train.final_fit, log=logging.getLogger("distaug").debug)
         trained_on = read_model(run.model)[1].get("data_digest") if run.model.exists() else data.digest
         if trained_on != data.digest:
@@ -151,7 +154,7 @@ def _open(run: RunDir, job: JobSpec) -> tuple[DataSet | None, str]:
 
 def _log(run: RunDir) -> list[str]:
     try:
-        lines = rank_log(run.logs, 0).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = rank_log(run.logs, 0).read_bytes().decode(errors="replace").splitlines()
     except OSError:
         return []
     return lines[-_LOG_LINES:]

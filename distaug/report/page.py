@@ -3,8 +3,8 @@
 import html
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
+from distaug.store.place import Place
 from distaug.store.whole import storing, write_whole
 
 __all__ = ["Html", "cards", "details", "join", "note", "page", "picture", "save", "table", "tag"]
@@ -39,7 +39,7 @@ def join(*parts: str) -> Html:
     return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
 
 
-def save(file: Path, text: str) -> Path:
+def save(file: Place, text: str) -> Place:
     """Write a page, whole or absent, and return its file; folders that are missing are made.
 
     Raises:

@@ -1,7 +1,5 @@
 """The report of one run: a web page in one file, whatever state the run is in."""
 
-from pathlib import Path
-
 import torch
 
 from distaug.report import answers, artifacts, charts
@@ -11,6 +9,7 @@ from distaug.report.page import Html, details, join, note, page, save, table, ta
 from distaug.report.preview import training_batch
 from distaug.report.summary import heading, summary
 from distaug.spec.load import dump_job
+from distaug.store.place import Place
 from distaug.store.rundir import RunDir
 
 __all__ = ["render", "write_report"]
@@ -21,7 +20,7 @@ _LEAST_TARGET = 0.05
 """Smaller targets are but the share that smoothing gives to every class."""
 
 
-def write_report(run: RunDir, out: Path | None = None) -> Path:
+def write_report(run: RunDir, out: Place | None = None) -> Place:
     """Write the report of a run.
 
     Args:

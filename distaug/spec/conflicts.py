@@ -45,6 +45,9 @@ def conflicts(job: JobSpec) -> Iterator[Conflict]:
     if job.name == "targets":
         message = "`targets` is the folder in which the runs announce their metrics; take another name"
         yield Conflict("name", message)
+    if job.metrics.tensorboard and _stored(job.runs_dir):
+        message = "event files grow line by line, which files in an object store cannot; leave this out"
+        yield Conflict("metrics.tensorboard", message, ("runs_dir",))
     yield from _data_conflicts(job.data)
     yield from _pruning_conflicts(job)
     yield from _augment_conflicts(job.augment, job.mix, job.data)
@@ -58,6 +61,11 @@ def conflicts(job: JobSpec) -> Iterator[Conflict]:
     yield from _cluster_conflicts(job.cluster, job.train)
 
 
+def _stored(where: str) -> bool:
+    """Return whether it is the URL of an object store."""
+    return "://" in where and not where.lower().startswith("file://")
+
+
 def _data_conflicts(data: DataSpec) -> Iterator[Conflict]:
     source = f"`source: {data.source}`"
     if data.source in ("folder", "parquet") and data.path is None:
@@ -68,6 +76,9 @@ def _data_conflicts(data: DataSpec) -> Iterator[Conflict]:
         allowed = ", ".join(DOWNLOADABLE)
         message = f"{source} cannot be downloaded, only {allowed}; leave `download` out"
         yield Conflict("data.download", message, ("data.source",))
+    if data.download and data.path is not None and _stored(data.path):
+        message = f"nothing is downloaded into the object store {data.path}; put the data there, or give a local path"
+        yield Conflict("data.download", message, ("data.path",))
     if data.synthetic != SyntheticSpec() and data.source != "synthetic":
         yield Conflict("data.synthetic", f"has no meaning with {source}; leave it out", ("data.source",))
     if data.repeat_threshold != "auto" and data.balance != "repeat_factor":

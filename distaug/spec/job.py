@@ -33,7 +33,7 @@ class JobSpec(Section):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the run and of its folder: letters, digits, dot, underscore and hyphen."""
     runs_dir: str = Field(default="runs", min_length=1)
-    """Folder of all runs."""
+    """Folder of all runs: a path, or a URL of an object store, `s3://bucket/folder` or `gs://bucket/folder`."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Every random number of the training is a function of this."""
     data: DataSpec

@@ -11,7 +11,6 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -23,6 +22,7 @@ from distaug import __version__
 from distaug.errors import StorageError
 from distaug.store import manifests
 from distaug.store.manifests import MANIFEST, DamagedError
+from distaug.store.place import Place
 from distaug.store.whole import storing, write_folder
 
 __all__ = [
@@ -45,9 +45,9 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk."""
+    """A checkpoint in its place."""
 
-    path: Path
+    path: Place
     manifest: dict[str, Any]
 
     @property
@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def save(
-    folder: Path,
+    folder: Place,
     *,
     epoch: int,
     step: int,
@@ -147,7 +147,7 @@ def save(
     return Checkpoint(path, sealed)
 
 
-def newest(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
+def newest(folder: Place, *, warn: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest checkpoint whose files are all as they were written; None when none was ever saved.
 
     Reads only, so all ranks may ask at once.
@@ -162,7 +162,7 @@ def newest(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
     return _first_valid(manifests.found(folder), folder, warn)
 
 
-def best(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
+def best(folder: Place, *, warn: Callable[[str], None]) -> Checkpoint | None:
     """Return the valid checkpoint with the highest score, of equal ones the earlier; None without scores.
 
     Args:
@@ -184,7 +184,7 @@ def best(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
     return _first_valid([path for _, path in sorted(scored)], folder, warn)
 
 
-def _first_valid(paths: Iterable[Path], folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def _first_valid(paths: Iterable[Place], folder: Place, warn: Callable[[str], None]) -> Checkpoint | None:
     damaged = []
     for path in paths:
         try:

@@ -7,12 +7,12 @@ caller added (`score`, digests of job and data), and its own sha256.
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distaug.errors import StorageError
+from distaug.store.place import Place
 from distaug.store.whole import SAVING, finish_folder, remove_folder
 
 __all__ = ["DamagedError", "content", "found", "rank", "read", "retain", "score", "seal", "settle"]
@@ -34,13 +34,13 @@ def folder_name(epoch: int, step: int) -> str:
     return f"epoch-{epoch:04d}-step-{step:07d}"
 
 
-def _position(path: Path) -> tuple[int, int]:
+def _position(path: Place) -> tuple[int, int]:
     """Return (epoch, step) of a checkpoint's folder, under its final or its temporary name; else (-1, -1)."""
     match = _NAME.fullmatch(path.name.removeprefix(SAVING))
     return (int(match[1]), int(match[2])) if match else (-1, -1)
 
 
-def found(folder: Path) -> list[Path]:
+def found(folder: Place) -> list[Place]:
     """Return the folders with a manifest, the newest first.
 
     One with a temporary name is complete too: its writer was killed between manifest and renaming. It is
@@ -65,7 +65,7 @@ def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Manifest:
     return sealed | {"sha256": _own_digest(sealed)}
 
 
-def read(path: Path) -> Manifest:
+def read(path: Place) -> Manifest:
     """Return the manifest of a checkpoint's folder.
 
     Raises:
@@ -91,7 +91,7 @@ def read(path: Path) -> Manifest:
     return dict(manifest)
 
 
-def content(path: Path, listed: Mapping[str, Any]) -> bytes:
+def content(path: Place, listed: Mapping[str, Any]) -> bytes:
     """Return the content of a file if it has the size and sha256 of its entry in the manifest.
 
     Raises:
@@ -123,18 +123,19 @@ def rank(manifest: Mapping[str, Any]) -> tuple[float, int, int]:
     return -value, manifest["epoch"], manifest["step"]
 
 
-def settle(folder: Path) -> None:
+def settle(folder: Place) -> None:
     """Clear up after a killed save or removal: complete what has its manifest, remove what has none."""
     for path in found(folder):
-        if path.name.startswith(SAVING):
+        if isinstance(path, Path) and path.name.startswith(SAVING):
             finish_folder(path.with_name(path.name.removeprefix(SAVING)), seal=MANIFEST)
     complete = found(folder)
-    for path in list(folder.iterdir()):
+    below: list[Place] = [*folder.iterdir()]
+    for path in below:
         if _position(path) >= (0, 0) and path not in complete:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path, seal=MANIFEST)
 
 
-def retain(folder: Path, saved: Path, manifest: Manifest, keep_best: int) -> None:
+def retain(folder: Place, saved: Place, manifest: Manifest, keep_best: int) -> None:
     """Remove the checkpoints that are no longer needed.
 
     Kept are the two newest and the `keep_best` best. What lies beyond the position just saved is of a past
@@ -167,10 +168,14 @@ def retain(folder: Path, saved: Path, manifest: Manifest, keep_best: int) -> Non
             remove_folder(path, seal=MANIFEST)
 
 
-def _sizes_fit(path: Path, manifest: Manifest) -> bool:
+def _sizes_fit(path: Place, manifest: Manifest) -> bool:
     """Whether all files are there with their sizes; reading them after each save would cost too much."""
+    listed = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    if not isinstance(path, Path):
+        found = path.files()
+        return all(name in found and found[name]["size"] == size for name, size in listed.items())
     try:
-        return all((path / n).stat().st_size == entry["bytes"] for n, entry in manifest["files"].items())
+        return all((path / name).stat().st_size == size for name, size in listed.items())
     except OSError:
         return False
 

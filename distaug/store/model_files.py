@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from distaug.errors import StorageError
 from distaug.store.checkpoint import Weights, decode_weights, encode_weights, versions, weights_digest
+from distaug.store.place import Place
 from distaug.store.whole import write_folder
 
 __all__ = ["NEEDED", "read_model", "write_model"]
@@ -19,7 +19,7 @@ NEEDED = ("model", "classes", "image_size", "mean", "std", "channels_last", "pre
 """Keys of the card without which the model cannot be used; `model` is the job's section."""
 
 
-def write_model(folder: Path, weights: Weights, card: Mapping[str, Any]) -> None:
+def write_model(folder: Place, weights: Weights, card: Mapping[str, Any]) -> None:
     """Write or replace the model folder, whole or absent.
 
     Args:
@@ -43,7 +43,7 @@ def write_model(folder: Path, weights: Weights, card: Mapping[str, Any]) -> None
     write_folder(folder, {WEIGHTS: data, CARD: text.encode()}, seal=CARD)
 
 
-def read_model(folder: Path) -> tuple[Weights, dict[str, Any]]:
+def read_model(folder: Place) -> tuple[Weights, dict[str, Any]]:
     """Return the weights (on the CPU) and the card of a model folder.
 
     Raises:

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 from distaug.errors import StorageError
+from distaug.store.place import Place
 from distaug.store.whole import write_whole
 
 __all__ = ["Prediction", "read", "write"]
@@ -39,7 +39,7 @@ class Prediction:
         return self.label == self.predicted
 
 
-def write(path: Path, predictions: Iterable[Prediction]) -> None:
+def write(path: Place, predictions: Iterable[Prediction]) -> None:
     """Write predictions.csv, whole or absent.
 
     Raises:
@@ -52,21 +52,20 @@ def write(path: Path, predictions: Iterable[Prediction]) -> None:
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))  # names on a disk may be no text
 
 
-def read(path: Path) -> list[Prediction]:
+def read(path: Place) -> list[Prediction]:
     """Return the predictions, none where there is no file.
 
     Raises:
         StorageError: The file cannot be read, is damaged, or lacks a column that this version needs.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.DictReader(file)
-            if missing := set(_COLUMNS) - set(lines.fieldnames or ()):
-                raise StorageError(
-                    f"{path} lacks the columns {', '.join(sorted(missing))}: it is damaged or of another version; "
-                    "remove it, and the report goes without it"
-                )
-            return [_prediction(line) for line in lines]
+        lines = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""))
+        if missing := set(_COLUMNS) - set(lines.fieldnames or ()):
+            raise StorageError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}: it is damaged or of another version; "
+                "remove it, and the report goes without it"
+            )
+        return [_prediction(line) for line in lines]
     except FileNotFoundError:
         return []
     except OSError as error:

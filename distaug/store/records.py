@@ -6,15 +6,15 @@ where the field cannot be None.
 
 import json
 import math
-import os
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from distaug.errors import StorageError
-from distaug.store.whole import storing, write_whole
+from distaug.store import lines
+from distaug.store.place import Place
+from distaug.store.whole import write_whole
 
 __all__ = ["EpochRecord", "Result", "append", "finite", "read", "truncate"]
 
@@ -145,7 +145,7 @@ class Result:
         """
         return cls(**_arguments(cls, values, place))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Place) -> None:
         """Write result.json, whole or absent.
 
         Raises:
@@ -154,7 +154,7 @@ class Result:
         write_whole(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Place) -> Self:
         """Read result.json.
 
         Raises:
@@ -169,40 +169,23 @@ class Result:
         return cls.from_dict(values, str(path))
 
 
-def append(path: Path, record: EpochRecord) -> None:
+def append(path: Place, record: EpochRecord) -> None:
     """Add a line to history.jsonl; a line torn by an earlier kill is cut off first.
 
     Raises:
         StorageError: It cannot be written; the lines before stay as they are.
     """
-    line = _line(record)
-    with storing(path.parent, len(line)), open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        end = _whole_lines(file.read())
-        file.seek(end)
-        try:
-            file.truncate()
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(end)
-            raise
+    lines.append(path, _line(record))
 
 
-def read(path: Path) -> list[EpochRecord]:
+def read(path: Place) -> list[EpochRecord]:
     """Return the records of history.jsonl, none if there is no file; a torn last line is left out.
 
     Raises:
         StorageError: A line is damaged or of a newer format; the message has its number.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
     records = []
-    for number, line in enumerate(data[: _whole_lines(data)].splitlines(), start=1):
+    for number, line in enumerate(lines.read(path), start=1):
         try:
             values = json.loads(line)
         except ValueError as error:
@@ -213,7 +196,7 @@ def read(path: Path) -> list[EpochRecord]:
     return records
 
 
-def truncate(path: Path, epochs: int) -> None:
+def truncate(path: Place, epochs: int) -> None:
     """Keep the records of the epochs before `epochs`; the file is replaced whole.
 
     Raises:
@@ -226,11 +209,6 @@ def truncate(path: Path, epochs: int) -> None:
 
 def _line(record: EpochRecord) -> bytes:
     return (json.dumps(record.to_dict(), allow_nan=False) + "\n").encode()
-
-
-def _whole_lines(data: bytes) -> int:
-    """Return the length of the data up to the last line end: a line exists when its end does."""
-    return data.rfind(b"\n") + 1
 
 
 def finite(value: Any) -> Any:

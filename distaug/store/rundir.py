@@ -9,9 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from distaug.errors import JobError
+from distaug.errors import JobError, StorageError
 from distaug.spec.job import JobSpec
-from distaug.spec.load import dump_job, load_job
+from distaug.spec.load import dump_job, load_job, parse_job
+from distaug.store import lease
+from distaug.store.place import Place, is_url, place
 from distaug.store.whole import LEFTOVERS, storing, write_whole
 
 __all__ = ["RunDir", "RunLock", "rank_log", "write_whole"]
@@ -24,23 +26,20 @@ class RunDir:
     """Paths of one run; nothing is touched before `create`.
 
     Args:
-        runs_dir: Folder of all runs; relative to the working directory, `~` is the home folder.
+        runs_dir: Folder of all runs; relative to the working directory, `~` is the home folder; or a URL.
         name: Name of the run and of its folder below `runs_dir`.
 
     Raises:
-        JobError: The name could leave the folder, or `runs_dir` is a URL.
+        JobError: The name could leave the folder, or `runs_dir` is a URL that cannot be used.
     """
 
-    def __init__(self, runs_dir: str | Path, name: str) -> None:
+    def __init__(self, runs_dir: str | Place, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise JobError(
                 f"the run name {name!r} cannot be a folder's name; allowed are up to 100 letters, digits, "
                 "dots, underscores and hyphens, the first of them a letter or a digit"
             )
-        if "://" in str(runs_dir):
-            raise JobError(f"runs_dir {str(runs_dir)!r} is a URL; give a folder that all workers can reach")
-        # Absolute from the start: the workers of a cluster run in working directories of their own.
-        self.root = Path(os.path.abspath(Path(runs_dir).expanduser())) / name
+        self.root = place(runs_dir) / name
         self.job_file = self.root / "job.yaml"
         self.history_file = self.root / "history.jsonl"
         self.result_file = self.root / "result.json"
@@ -59,29 +58,31 @@ class RunDir:
         return self.root.name
 
     @property
-    def runs_dir(self) -> Path:
+    def runs_dir(self) -> Place:
         """Folder of all runs, absolute."""
         return self.root.parent
 
     @classmethod
-    def find(cls, run: str | Path, runs_dir: str | Path = "runs") -> "RunDir":
+    def find(cls, run: str | Place, runs_dir: str | Place = "runs") -> "RunDir":
         """Return an existing run.
 
         Args:
-            run: Path of a run folder, or the name of a run below `runs_dir`.
+            run: Path or URL of a run folder, or the name of a run below `runs_dir`.
             runs_dir: Folder of all runs.
 
         Raises:
             JobError: There is no such run; the message names those that exist, the nearest first.
+            StorageError: The store that a URL names cannot be used.
         """
-        path = Path(os.path.abspath(Path(run).expanduser()))
+        path, name = place(run), str(run)
         if (path / "job.yaml").is_file():
             return cls(path.parent, path.name)
-        name = str(run)
-        if _NAME.fullmatch(name) and (found := cls(runs_dir, name)).exists():
+        if is_url(run):
+            runs_dir = path.parent
+        elif _NAME.fullmatch(name) and (found := cls(runs_dir, name)).exists():
             return found
-        folder = Path(runs_dir).expanduser()
-        names = [job.parent.name for job in folder.glob("*/job.yaml")]
+        folder = place(runs_dir)
+        names = cls.names(folder)
         wanted = path.name.lower()
         names.sort(key=lambda n: (-difflib.SequenceMatcher(None, wanted, n.lower()).ratio(), n))
         if not names:
@@ -91,14 +92,28 @@ class RunDir:
             known = f"{folder}/ holds {', '.join(names[:_SHOWN])}{more}; give one of them or a run folder's path"
         raise JobError(f"there is no run {name!r} (a run folder has a job.yaml); {known}")
 
+    @staticmethod
+    def names(runs_dir: Place) -> list[str]:
+        """Return the names of all runs in a folder.
+
+        Raises:
+            StorageError: The store that it is in cannot be used.
+        """
+        if not isinstance(runs_dir, Path):
+            runs_dir.check_bucket()
+        return sorted(job.parent.name for job in runs_dir.glob("*/job.yaml"))
+
     def exists(self) -> bool:
         """Whether the run was started at some time, that is, has a job.yaml."""
         return self.job_file.is_file()
 
     def in_use(self) -> bool:
         """Whether another process works on it now."""
+        if not isinstance(self.root, Path):
+            owner = lease.owner(self.root)
+            return owner is not None and not owner.here
         try:
-            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.root / self.lock_file.name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:
@@ -109,12 +124,23 @@ class RunDir:
             os.close(descriptor)
         return False
 
+    def join(self) -> None:
+        """Write, in this process, on behalf of whoever holds the lock now, and only as long as that one holds it.
+
+        A folder's lock goes with its owner, and the owner's workers with it; one in an object store can be lost.
+        """
+        if not isinstance(self.root, Path):
+            lease.join(self.root)
+
     def create(self) -> None:
         """Make the folder and those below it; an existing one is kept.
 
         Raises:
             StorageError: It cannot be made.
         """
+        if not isinstance(self.root, Path):
+            self.root.check_bucket()  # Folders are there with their files.
+            return
         with storing(self.root):
             for folder in (self.checkpoints, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -135,13 +161,16 @@ class RunDir:
         """
         if not self.exists():
             raise JobError(f"{self.root} is no run folder: it has no job.yaml; start one with `distaug run JOB`")
-        job = load_job(self.job_file)
+        if isinstance(self.job_file, Path):
+            job = load_job(self.job_file)
+        else:
+            job = parse_job(self.job_file.read_bytes().decode(errors="replace"), filename=str(self.job_file))
         if RunDir(job.runs_dir, job.name).root != self.root:
             job = job.model_copy(update={"name": self.name, "runs_dir": str(self.runs_dir)})
         return job
 
 
-def rank_log(logs: Path, rank: int) -> Path:
+def rank_log(logs: Place, rank: int) -> Place:
     """Return the log file of a rank within a run's `logs` folder."""
     return logs / f"rank-{rank}.log"
 
@@ -162,31 +191,48 @@ os.register_at_fork(after_in_child=_let_go)
 class RunLock:
     """Context manager: this process is the only one that writes to the run; an owner that died holds nothing.
 
+    In an object store a dead owner holds it for another `lease.LENT_S` seconds.
+
     Args:
         run: The run; its folder must exist.
 
     Raises:
         JobError: Another process (or another lock in this one) uses the run; the message has pid and host.
-        StorageError: The lock file cannot be written.
+        StorageError: The lock cannot be written, or, at the end, was lost to another process.
     """
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._descriptor = -1
+        self._lease: lease.Lease | None = None
 
     def __enter__(self) -> Self:
-        with storing(self._run.root):
-            descriptor = os.open(self._run.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        root = self._run.root
+        if isinstance(root, Path):
+            self._lock(root)
+            return self
+        try:
+            self._lease = lease.Lease(root)
+        except JobError as error:
+            raise JobError(self._in_use(str(error))) from None
+        return self
+
+    def _in_use(self, who: str) -> str:
+        return (
+            f"run {self._run.name} ({self._run.root}) is in use by {who}; "
+            "wait for it, stop it, or choose another name with --name"
+        )
+
+    def _lock(self, root: Path) -> None:
+        with storing(root):
+            descriptor = os.open(root / self._run.lock_file.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = os.pread(descriptor, 1000, 0).decode(errors="replace").split()
                 os.close(descriptor)
                 who = f"pid {owner[0]} on host {owner[1]}" if len(owner) == 2 else "another process"
-                raise JobError(
-                    f"run {self._run.name} ({self._run.root}) is in use by {who}; "
-                    "wait for it, stop it, or choose another name with --name"
-                ) from None
+                raise JobError(self._in_use(who)) from None
             except OSError:
                 os.close(descriptor)
                 raise
@@ -195,17 +241,23 @@ class RunLock:
             try:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
-                for leftover in self._run.root.glob(LEFTOVERS):  # of an owner that was killed while writing
+                for leftover in root.glob(LEFTOVERS):  # of an owner that was killed while writing
                     leftover.unlink(missing_ok=True)
             except OSError:
                 self._release()
                 raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        if self._lease is None:
+            self._release()
+            return
+        try:
+            self._lease.release()
+        except StorageError:
+            if error is None:  # else that says it already, or what is worse
+                raise
 
     def _release(self) -> None:
         if self._descriptor in _held:  # in a forked child it is closed already

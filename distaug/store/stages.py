@@ -3,17 +3,19 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from distaug.errors import StorageError
+from distaug.store.place import Place
 from distaug.store.records import finite
 from distaug.store.whole import write_whole
 
-__all__ = ["STAGES_FILE", "StageRow", "Stages"]
+__all__ = ["BASE_MODEL", "STAGES_FILE", "StageRow", "Stages"]
 
 FORMAT = 1
 STAGES_FILE = "stages.json"
+BASE_MODEL = "../model"
+"""What `StageRow.model` is for the uncompressed file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class Stages:
         values: dict[str, Any] = finite(asdict(self))
         return {"format": FORMAT} | values
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """Write stages.json into the folder `compressed`, whole or absent.
 
         Raises:
@@ -106,7 +108,7 @@ class Stages:
         write_whole(folder / STAGES_FILE, text.encode())
 
     @classmethod
-    def read(cls, folder: Path) -> "Stages | None":
+    def read(cls, folder: Place) -> "Stages | None":
         """Read stages.json from the folder `compressed`; None where there is none.
 
         Raises:

@@ -4,6 +4,9 @@ A file is written under a temporary name, synced and renamed. A folder is writte
 and its `seal` (the one file that says what the others are) comes last, by rename: a folder without its seal
 does not exist. Removing goes the other way round, so that a kill at any moment leaves whole things or
 nothing.
+
+An object store has no rename, but a file that is put there is whole or absent by itself. So a folder gets its files
+under their final names, and its seal last.
 """
 
 import errno
@@ -12,16 +15,20 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distaug.errors import StorageError
+from distaug.store import lease
+from distaug.store.place import Place
 
 __all__ = [
     "LEFTOVERS",
     "SAVING",
     "finish_folder",
     "remove_folder",
+    "remove_tree",
     "storing",
     "sync_folder",
     "write_folder",
@@ -37,7 +44,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def _refusal(error: OSError, folder: Path, needed_bytes: int) -> str:
+def _refusal(error: OSError, folder: Place, needed_bytes: int) -> str:
+    if not isinstance(folder, Path):
+        return f"cannot write in {folder}: {error.strerror or error} ({error.filename})"
     place = folder
     while not place.is_dir() and place != place.parent:
         place = place.parent
@@ -62,7 +71,7 @@ def _user() -> str:
 
 
 @contextmanager
-def storing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
+def storing(folder: Place, needed_bytes: int = 0) -> Iterator[None]:
     """Turn an OSError of the block into a StorageError.
 
     Args:
@@ -106,18 +115,24 @@ def _write_by_rename(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Place, data: bytes) -> None:
     """Write or replace a file so that every reader finds the old content or the new one, never a part.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written; the old content is untouched.
     """
+    if not isinstance(path, Path):
+        lease.check(path)
+        path.write_bytes(data)
+        return
     with storing(path.parent, len(data)):
         _write_by_rename(path, data)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], *, seal: str) -> None:
+def write_folder(path: Place, files: Mapping[str, bytes], *, seal: str) -> None:
     """Write or replace a folder of files; after a kill it is the old one, the new one or absent, no mixture.
+
+    In an object store there is no moment at which the new one takes the old one's place: it is absent meanwhile.
 
     Args:
         path: The folder; its parent must exist.
@@ -127,6 +142,12 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, seal: str) -> None:
     Raises:
         StorageError: The disk is full or the folder cannot be written; nothing half-written remains.
     """
+    if not isinstance(path, Path):
+        remove_folder(path, seal=seal)
+        with ThreadPoolExecutor(len(files)) as uploads:  # side by side, for one alone does not fill the line
+            list(uploads.map(lambda name: (path / name).write_bytes(files[name]), files.keys() - {seal}))
+        (path / seal).write_bytes(files[seal])
+        return
     saving = path.with_name(SAVING + path.name)
     with storing(path.parent, sum(map(len, files.values()))):
         remove_folder(saving, seal=seal)
@@ -153,11 +174,25 @@ def finish_folder(path: Path, *, seal: str) -> None:
     sync_folder(path.parent)
 
 
-def remove_folder(path: Path, *, seal: str) -> None:
+def remove_folder(path: Place, *, seal: str) -> None:
     """Remove a folder if it is there, its seal first: a kill leaves no sealed folder with missing files."""
+    if not isinstance(path, Path):
+        lease.check(path)
+        (path / seal).unlink(missing_ok=True)
+        path.remove_below()
+        return
     if not path.is_dir():
         return
     (path / seal).unlink(missing_ok=True)
     sync_folder(path)
     # On NFS a file that somebody is just copying cannot go; what stays has no seal and goes at the next save.
     shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_tree(path: Place) -> None:
+    """Remove a folder that nobody reads any more, with all below it, if it is there."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        lease.check(path)
+        path.remove_below()

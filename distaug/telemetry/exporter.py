@@ -42,7 +42,7 @@ class _Families(Collector):
 
 
 @contextmanager
-def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[str], None]) -> Iterator[None]:
+def serve(board: Board, spec: MetricsSpec, announcement: Path | None, log: Callable[[str], None]) -> Iterator[None]:
     """Serve a board's metrics meanwhile, and say so in a file for Prometheus' file discovery.
 
     Metrics never stop a run: what goes wrong is one line.
@@ -50,7 +50,7 @@ def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[st
     Args:
         board: The metrics.
         spec: Section `metrics`; without a port nothing is served.
-        announcement: The file, which is removed again.
+        announcement: The file, which is removed again; None: none, for Prometheus reads no object store.
         log: Gets a line for the user.
     """
     if spec.port is None:
@@ -75,11 +75,13 @@ def serve(board: Board, spec: MetricsSpec, announcement: Path, log: Callable[[st
         return
     try:
         log(f"metrics: http://{_address(spec.host)}:{server.server_port}/metrics")
-        _announce(announcement, f"{_address(spec.host)}:{server.server_port}", log)
+        if announcement is not None:
+            _announce(announcement, f"{_address(spec.host)}:{server.server_port}", log)
         yield
     finally:
-        with suppress(OSError):  # it may never have been there
-            announcement.unlink()
+        if announcement is not None:
+            with suppress(OSError):  # it may never have been there
+                announcement.unlink()
         server.shutdown()
         server.server_close()
         thread.join()

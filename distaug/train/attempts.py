@@ -1,28 +1,36 @@
 """The starts and ends of a run's processes: how often it was restarted and what its devices were held for."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from distaug.store import lines
 from distaug.store.rundir import RunDir
 
 __all__ = ["device_seconds", "note_end", "note_start"]
 
 
 def _append(run: RunDir, line: dict[str, Any]) -> None:
-    run.attempts_file.parent.mkdir(parents=True, exist_ok=True)
-    with run.attempts_file.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    run.create()
+    lines.append(run.attempts_file, (json.dumps(line) + "\n").encode())
 
 
 def _read(run: RunDir) -> list[dict[str, Any]]:
-    if not run.attempts_file.exists():
-        return []
-    return [json.loads(line) for line in run.attempts_file.read_text().splitlines()]
+    found = []
+    for line in lines.read(run.attempts_file):
+        with suppress(ValueError):  # These are but times: a line that is damaged does not stop a run.
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]
 
 
 def note_start(run: RunDir, *, world_size: int, epoch: int, step: int) -> int:
-    """Write down that the training starts at this position; return how often it had started before."""
+    """Write down that the training starts at this position; return how often it had started before.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    run.join()
     before = sum("world_size" in line for line in _read(run))
     now = datetime.now(UTC).timestamp()
     _append(run, {"started_at": now, "world_size": world_size, "epoch": epoch, "step": step})
@@ -30,7 +38,11 @@ def note_start(run: RunDir, *, world_size: int, epoch: int, step: int) -> int:
 
 
 def note_end(run: RunDir) -> None:
-    """Write down that the training left on its own account."""
+    """Write down that the training left on its own account.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     _append(run, {"ended_at": datetime.now(UTC).timestamp()})
 
 

@@ -67,9 +67,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         keep_freed_memory()
     log = reporter.log if world.rank == 0 else (lambda message: None)
     data = _together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
-    digests = world.gather(data.digest)
-    if len(set(digests)) > 1:
-        raise DataError(f"the nodes do not have the same data: digests {digests}")
+    _check_same_data(world, data.digest)
     built = _together(
         world,
         lambda: registry.build(job.model, num_classes=len(data.classes), image_size=data.image_size, seed=job.seed),
@@ -145,6 +143,15 @@ def unfreeze(t: Training) -> None:
     assert t.job.train.shards != "auto"
     t.model = distribute(t.module, t.world, t.device)
     t.gradients = Gradients(t.model, t.tree, t.world, t.job.train.shards)
+
+
+def _check_same_data(world: World, digest: str) -> None:
+    found: dict[str, set[str]] = {}
+    for node, has in world.gather((world.node, digest)):
+        found.setdefault(has, set()).add(node)
+    if len(found) > 1:
+        copies = "; ".join(f"{has[:12]} on {', '.join(sorted(nodes))}" for has, nodes in found.items())
+        raise DataError(f"the nodes do not have the same data (digests: {copies}): give all of them the same copy")
 
 
 def _masks(module: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:

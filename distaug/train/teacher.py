@@ -1,7 +1,5 @@
 """Knowledge distillation: a trained model from which another one learns, beside the labels."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -9,6 +7,7 @@ from distaug.errors import JobError
 from distaug.model import registry
 from distaug.spec.job import JobSpec
 from distaug.store.model_files import CARD
+from distaug.store.place import place
 from distaug.store.rundir import RunDir
 from distaug.train.precision import Precision
 
@@ -33,9 +32,9 @@ class Teacher:
     def __init__(self, job: JobSpec, classes: int, precision: Precision) -> None:
         spec, data = job.train.distill, job.data
         assert spec is not None and data.mean != "auto" and data.std != "auto"
-        folder = Path(spec.teacher).expanduser()
+        folder = place(spec.teacher)
         try:
-            module, card = registry.load(folder if (folder / CARD).is_file() else RunDir.find(folder).model)
+            module, card = registry.load(folder if (folder / CARD).is_file() else RunDir.find(spec.teacher).model)
         except JobError as error:
             raise JobError(f"train.distill.teacher: {error}") from error
         found, needed = (len(card["classes"]), card["image_size"]), (classes, data.image_size)

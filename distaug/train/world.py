@@ -1,5 +1,6 @@
 """The other ranks, as the loop sees them."""
 
+import socket
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ class World(Protocol):
     rank: int
     size: int
     local_rank: int
+    node: str
+    """Name of this rank's machine, for messages."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, on every rank; `tensor` may be overwritten."""
@@ -44,6 +47,7 @@ class SoloWorld:
     rank = 0
     size = 1
     local_rank = 0
+    node = socket.gethostname()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself."""
@@ -76,10 +80,12 @@ class TorchWorld:
     Args:
         local_rank: Number of this process on its node.
         timeout_s: Longest wait for the other ranks.
+        node: Name of this machine; by default what it calls itself.
     """
 
-    def __init__(self, local_rank: int = 0, timeout_s: float = 300.0) -> None:
+    def __init__(self, local_rank: int = 0, timeout_s: float = 300.0, node: str | None = None) -> None:
         self.rank, self.size, self.local_rank = dist.get_rank(), dist.get_world_size(), local_rank
+        self.node = node or socket.gethostname()
         # Control messages never wait for the device: they have a gloo group of their own beside nccl.
         host_only = dist.get_backend() == "gloo"
         self._host: Any = None
@@ -126,8 +132,13 @@ def agree_on_errors(world: World, error: DistaugError | None) -> None:
     """Raise on every rank when any rank has an error, so that no rank waits for one that left.
 
     Raises:
-        DistaugError: That of the lowest rank that has one.
+        DistaugError: That of the lowest rank that has one; where only some nodes have one, it names them.
     """
-    for found in world.gather(error):
-        if found is not None:
-            raise found
+    found = world.gather((world.node, error))
+    first = next((error for _, error in found if error is not None), None)
+    if first is None:
+        return
+    failed = {node for node, error in found if error is not None}
+    if failed < {node for node, _ in found}:
+        raise type(first)(f"{', '.join(sorted(failed))}: {first}")
+    raise first

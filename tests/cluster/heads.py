@@ -62,12 +62,9 @@ def head(folder: Path, *, cpus: int = 2, **environment: str) -> Iterator[str]:
         _wait(process, ports["dashboard-port"], folder / "head.txt")
         yield f"http://127.0.0.1:{ports['dashboard-port']}"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # Told to end, a node takes 15 s for it.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         shutil.rmtree(temporary, ignore_errors=True)
 
 

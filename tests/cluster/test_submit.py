@@ -25,7 +25,7 @@ PATIENCE_S = 120
 
 
 def long_job(runs: Path) -> dict[str, Any]:
-    return small_job(runs, train={"epochs": 12, "shards": 2}, stop={"patience_epochs": None})
+    return small_job(runs, train={"epochs": 40, "shards": 2}, stop={"patience_epochs": None})
 
 
 def command(folder: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +96,7 @@ def test_from_the_queue_to_the_result(address: str, user: Path) -> None:
     sent = command(user, "submit", "job.yaml", "--address", f"{address}/#/jobs", "--follow", *short)
     assert sent.returncode == 0, sent.stdout + sent.stderr
     first, *said = sent.stdout.splitlines()
-    assert first.startswith("small-2") and any(line.startswith("epoch 2/2") for line in said)
+    assert first.startswith("small-") and any(line.startswith("epoch 2/2") for line in said)
     assert "data.source digits needs no files of yours" in sent.stderr and "files 1, packed" in sent.stderr
     assert json.loads((user.parent / "runs" / first / "result.json").read_text())["state"] == "finished"
 
@@ -104,7 +104,7 @@ def test_from_the_queue_to_the_result(address: str, user: Path) -> None:
     assert row["state"] == "finished" and row["epoch"] == row["epochs"] == 2 and row["left_s"] is None
     assert 0 < row["top1"] <= 1 and row["images_per_second"] > 0 and row["place"].endswith(f"/runs/{first}")
     table = command(user, "status", "--address", address).stdout
-    assert first in table and "finished" in table and "2 of 2" in table
+    assert first in table and "finished" in table and "2/2" in table
     assert "epoch 2/2" in command(user, "logs", first, "--address", address).stdout
     over = command(user, "cancel", first, "--address", address)
     assert over.returncode == 5 and f"{first} has ended already" in over.stderr
@@ -145,8 +145,8 @@ def test_cancelled_and_resumed_it_ends_in_the_same_weights(address: str, user: P
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_failed_job_ends_with_its_own_exit_code(address: str, user: Path) -> None:
-    sent = command(user, "submit", "job.yaml", "--address", address, "--follow", "--set", "train.shards=7")
-    assert sent.returncode == 2 and "train.global_batch" in sent.stdout
+    sent = command(user, "submit", "job.yaml", "--address", address, "--follow", "--set", "model.name=nowhere:net")
+    assert sent.returncode == 2 and "distaug: model.name" in sent.stdout and "nowhere" in sent.stdout
 
 
 @pytest.mark.ray
@@ -161,7 +161,7 @@ def test_data_and_code_beside_the_job_travel_with_it(address: str, user: Path, t
         _save(image * 15, file)
     (user / "nets.py").write_text(
         "from torch import nn\n\n\n"
-        "def net(num_classes):\n"
+        "def net(num_classes, widths):\n"
         "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))\n"
     )
     sets = ["data.source=folder", "data.path=pictures", "model.name=nets:net", "train.epochs=1"]

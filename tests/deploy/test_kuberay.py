@@ -1,18 +1,27 @@
-"""What is given to the Prometheus operator and to Grafana's sidecar is the same as elsewhere."""
+"""What is for Kubernetes says the same as what is elsewhere, and KubeRay's schemas know every field of it."""
 
 import json
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 import pytest
 import yaml
 
+from distaug.cluster.kuberay import manifest
+from distaug.spec.load import load_job
 from tests.deploy.queries import DASHBOARDS, DEPLOY, RULES
 
 KUBERAY = DEPLOY / "kuberay"
+SHARED = DEPLOY.parent.parent / "shared"
+MANIFESTS = sorted((DEPLOY.parent / "tests" / "cluster" / "manifests").glob("*.yaml"))
+BASES = {"cluster": "RayCluster", "job": "RayJob"}
+COMPONENTS = sorted(folder.name for folder in (KUBERAY / "components").iterdir())
+PLAIN = ["runs_dir=/runs", "cluster={workers: 2, gpus_per_worker: 0, cpus_per_worker: 4}"]
 
 
 def snake(name: str) -> str:
@@ -21,6 +30,120 @@ def snake(name: str) -> str:
 
 def load(name: str) -> Any:
     return yaml.safe_load((KUBERAY / name).read_text())
+
+
+def kustomize(folder: Path) -> str:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    made = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+def built(folder: Path, base: str, *components: str) -> list[Any]:
+    """Build a base with components, as a user's own kustomization does."""
+    copy = folder / "kuberay"
+    if not copy.exists():
+        shutil.copytree(KUBERAY, copy)
+    own = folder / "own"
+    own.mkdir(exist_ok=True)
+    lines = {"resources": [f"../kuberay/{base}"], "components": [f"../kuberay/components/{c}" for c in components]}
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    return list(yaml.safe_load_all(kustomize(own)))
+
+
+def of_ray(parts: list[Any]) -> tuple[Any, Any, Any]:
+    """Return the RayCluster or RayJob among them, and the pods of its head and its workers."""
+    (made,) = [part for part in parts if part["apiVersion"] == "ray.io/v1"]
+    cluster = made["spec"].get("rayClusterSpec", made["spec"])
+    (workers,) = cluster["workerGroupSpecs"]
+    return made, cluster["headGroupSpec"]["template"]["spec"], workers["template"]["spec"]
+
+
+def check_gpu(made: Any, head: Any, worker: Any) -> None:
+    resources = worker["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
+    assert "nvidia.com/gpu.product" in worker["nodeSelector"]
+    assert [t["key"] for t in worker["tolerations"]] == ["nvidia.com/gpu"]
+
+
+def check_spot(made: Any, head: Any, worker: Any) -> None:
+    (key,) = worker["nodeSelector"]
+    assert [t["key"] for t in worker["tolerations"]] == [key]
+    assert "nodeSelector" not in head and "tolerations" not in head, "the driver stays on a lasting machine"
+    assert worker["terminationGracePeriodSeconds"] >= 30 and "preStop" in worker["containers"][0]["lifecycle"]
+
+
+def check_volume(made: Any, head: Any, worker: Any) -> None:
+    for pod in (head, worker):
+        (name,) = [v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+        assert [m["mountPath"] for m in pod["containers"][0]["volumeMounts"] if m["name"] == name] == ["/runs"]
+
+
+def check_s3(made: Any, head: Any, worker: Any) -> None:
+    for pod in (head, worker):
+        assert pod["serviceAccountName"] == "distaug"
+        assert "AWS_REGION" in {entry["name"] for entry in pod["containers"][0]["env"]}
+
+
+def check_secrets(made: Any, head: Any, worker: Any) -> None:
+    for pod in (head, worker):
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "distaug-secrets"}}]
+
+
+def check_kueue(made: Any, head: Any, worker: Any) -> None:
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "distaug"
+    assert made["spec"].get("suspend", False) is (made["kind"] == "RayJob")
+
+
+def test_the_cluster_has_the_pods_of_a_job() -> None:
+    cluster = load("cluster/raycluster.yaml")["spec"]
+    job = load_job(DEPLOY.parent / "jobs" / "digits.yaml", [*PLAIN, "runs_dir=s3://bucket/runs"])
+    _, made = yaml.safe_load_all(manifest(job, image="distaug"))
+    head = made["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    for part in (head["volumes"], head["containers"][0]["volumeMounts"]):
+        part[:] = [entry for entry in part if entry["name"] != "job"]
+    assert cluster == made["spec"]["rayClusterSpec"]
+
+
+def test_the_job_is_what_its_first_lines_say() -> None:
+    text = (KUBERAY / "job" / "job.yaml").read_text()
+    job = load_job(DEPLOY.parent / "jobs" / "digits.yaml", PLAIN)
+    made = manifest(job, image="distaug", volumes={"/runs": "distaug-runs"})
+    head, found, rest = text.partition("apiVersion")
+    assert found + rest == made
+    assert all(word in head for word in ("--image distaug", "--volume distaug-runs:/runs", *PLAIN))
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_does_what_it_is_for(component: str, base: str, tmp_path: Path) -> None:
+    made, head, worker = of_ray(built(tmp_path, base, component))
+    assert made["kind"] == BASES[base]
+    globals()[f"check_{component}"](made, head, worker)
+
+
+@pytest.mark.deploy
+def test_what_the_components_refer_to_comes_with_them(tmp_path: Path) -> None:
+    kinds = {part["kind"]: part["metadata"]["name"] for part in built(tmp_path, "cluster", "volume", "s3")}
+    assert kinds == {"RayCluster": "distaug", "PersistentVolumeClaim": "distaug-runs", "ServiceAccount": "distaug"}
+
+
+@pytest.mark.deploy
+def test_kuberay_knows_every_field(tmp_path: Path) -> None:
+    if not (SHARED / "kuberay-crds").is_dir():
+        pytest.skip(f"KubeRay's schemas are not beside the checkout, in {SHARED / 'kuberay-crds'}")
+    files = [*MANIFESTS]
+    for base in BASES:
+        for number, components in enumerate([[], *([name] for name in COMPONENTS), COMPONENTS]):
+            files.append(tmp_path / f"{base}-{number}.yaml")
+            files[-1].write_text(yaml.safe_dump_all(built(tmp_path, base, *components)))
+    command = [sys.executable, SHARED / "tools" / "crdcheck.py", SHARED / "kuberay-crds", *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r": Ray(?:Job|Cluster) ok$", done.stdout, re.M)) == len(files)
 
 
 def test_the_pod_monitor_relabels_as_the_configuration_does() -> None:
@@ -50,11 +173,7 @@ def test_the_dashboards_carry_the_label_that_the_sidecar_looks_for() -> None:
 
 
 def test_the_sidecar_gets_the_same_dashboards() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    made = subprocess.run([kubectl, "kustomize", KUBERAY], check=True, capture_output=True, text=True, timeout=60)
-    parts = {part["kind"]: part for part in yaml.safe_load_all(made.stdout)}
+    parts = {part["kind"]: part for part in yaml.safe_load_all(kustomize(KUBERAY))}
     assert parts.keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
     assert parts["ConfigMap"]["metadata"]["labels"] == {"grafana_dashboard": "1"}
     shown = {name: json.loads(text) for name, text in parts["ConfigMap"]["data"].items()}

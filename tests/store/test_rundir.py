@@ -62,9 +62,28 @@ def test_a_name_that_could_leave_the_folder_is_refused(tmp_path: Path, name: str
         RunDir(tmp_path, name)
 
 
-def test_a_url_is_refused() -> None:
-    with pytest.raises(JobError, match="s3://bucket/runs.* is a URL"):
-        RunDir("s3://bucket/runs", "a")
+def test_a_run_in_an_object_store(bucket: str) -> None:
+    run = RunDir(f"{bucket}/runs", "a")
+    assert str(run.root) == f"{bucket}/runs/a" and str(run.runs_dir) == f"{bucket}/runs" and run.name == "a"
+    assert pickle.loads(pickle.dumps(run)).root == run.root
+    run.create()
+    assert not run.exists() and not run.in_use() and RunDir.names(run.runs_dir) == []
+    run.save_job(job(name="a", runs_dir=f"{bucket}/runs", seed=3))
+    assert run.exists() and run.load_job().seed == 3
+    assert RunDir.find(f"{bucket}/runs/a/").root == RunDir.find("a", f"{bucket}/runs").root == run.root
+    with pytest.raises(JobError, match=rf"no run '{bucket}/runs/b' .*; {bucket}/runs/ holds a;"):
+        RunDir.find(f"{bucket}/runs/b")
+    with pytest.raises(StorageError, match="there is no bucket"):
+        RunDir.find(f"{bucket}-not/runs/a")
+    with pytest.raises(StorageError, match="there is no bucket"):
+        RunDir(f"{bucket}-not/runs", "a").create()
+
+
+def test_a_run_of_another_bucket_is_the_job_of_its_new_place(bucket: str) -> None:
+    run = RunDir(f"{bucket}/moved", "b")
+    run.save_job(job(name="a", runs_dir="runs"))
+    moved = run.load_job()
+    assert (moved.name, moved.runs_dir) == ("b", f"{bucket}/moved")
 
 
 def test_create_keeps_what_is_there(tmp_path: Path) -> None:

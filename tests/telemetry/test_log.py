@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distaug.errors import StorageError
+from distaug.store.rundir import RunDir
 from distaug.telemetry import log
 
 
@@ -51,3 +52,12 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "logs").touch()
     with pytest.raises(StorageError, match="cannot write in .*logs"):
         log.get(0, tmp_path / "logs")
+
+
+def test_a_log_in_an_object_store_is_continued(bucket: str) -> None:
+    logs = RunDir(f"{bucket}/runs", "a").logs
+    for line in ("the first", "the second: ü"):
+        log.get(3, logs).error(line)
+    text = (logs / "rank-3.log").read_bytes().decode()
+    assert [line.partition("ERROR ")[2] for line in text.splitlines()] == ["the first", "the second: ü"]
+    log.get(0, None)
