@@ -41,7 +41,7 @@ def job(**cluster: Any) -> dict[str, Any]:
     """Return a job whose events fall in mid-epoch: two long epochs, everything on that could depend on the ranks."""
     return {
         "name": "drill",
-        "data": {"source": "synthetic", "synthetic": {"samples": STEPS * 48 * 10 // 9 + 100}},
+        "data": {"source": "synthetic", "synthetic": {"samples": STEPS * 48 * 10 // 9 + 20}},
         "augment": {"ops": [{"crop": {"padding": 2}}, {"flip": {}}]},
         "mix": {"mixup": {"alpha": 0.4}, "cutmix": {}},
         "model": {"name": "counted:Network", "options": {"widths": [8, 8, 16]}},

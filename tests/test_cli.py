@@ -31,7 +31,7 @@ COMMANDS = {
     "status": {"RUN", "--address", "--json"},
     "logs": {"RUN", "--address", "-f", "--follow"},
     "cancel": {"RUN", "--address"},
-    "manifest": {"JOB", "--set", "--name", "--image", "--volume"},
+    "manifest": {"JOB", "--set", "--name", "--image", "--volume", "--workers-per-pod"},
     "doctor": {"--json"},
 }
 EVERYWHERE = {"-h", "--help", "--debug"}

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     compress = add("compress", local.compress, "Compress the model of a finished run, as its job says.")
     predict = add("predict", local.predict, "Classify pictures with the model of a run, or with an exported file.")
     report = add("report", local.report, "Write a web page about a run, or about several side by side.")
-    submit = add("submit", remote.submit, "Put a job into the queue of a Ray cluster; print its id.")
+    submit = add("submit", remote.submit, "Hand a job to a Ray cluster; print its id.")
     status = add("status", remote.status, "Show how runs go, on a cluster or in a folder.")
     logs = add("logs", remote.logs, "Print what a submitted run says.")
     cancel = add("cancel", remote.cancel, "Have a submitted run save its state and stop.")
@@ -125,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     manifest.add_argument("--image", required=True, metavar="IMAGE", help="the container image of all pods")
     manifest.add_argument(
+        "--workers-per-pod", type=_count, default=1, metavar="N", help="workers in each pod (default: 1)"
+    )
+    manifest.add_argument(
         "--volume",
         dest="volumes",
         action="append",
@@ -167,4 +170,4 @@ def _volume(text: str) -> tuple[str, str]:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    return local.resume(arguments) if arguments.address is None else remote.resume(arguments)
+    return remote.resume(arguments) if remote.asks_cluster(arguments) else local.resume(arguments)

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from distaug.cluster.jobs import Cluster, Job
     from distaug.cluster.status import Status
 
+_NEWEST = 20
 _SHORT_WAIT_S = 30.0
 """From the end of a job's output to the end of the job."""
+
+
+def asks_cluster(arguments: argparse.Namespace) -> bool:
+    """Say whether a command that works on this machine as well was given a cluster."""
+    return bool(arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS"))
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -58,22 +64,24 @@ def _follow(cluster: "Cluster", job: "Job") -> int:
     except KeyboardInterrupt:
         _say(f"{job.id} goes on; `distaug cancel {job.id} --address {cluster.address}` saves and stops it")
         return InterruptedRunError.exit_code
-    # Ray puts the end of the log behind its words.
-    _say(f"{job.id}: {job.message.splitlines()[0].partition(', last available logs')[0]}")
-    if job.state == "SUCCEEDED":
-        return 0
-    return ClusterError.exit_code if job.exit_code is None else job.exit_code
+    _say(f"{job.id}: {job.message}")
+    if job.exit_code is not None:
+        return job.exit_code
+    # Ray knows no exit code of a job that was stopped.
+    return {"SUCCEEDED": 0, "STOPPED": InterruptedRunError.exit_code}.get(job.state, ClusterError.exit_code)
 
 
 def status(arguments: argparse.Namespace) -> int:
     from distaug.cluster import status
 
-    if arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS"):
+    if asks_cluster(arguments):
         from distaug.cluster.jobs import Cluster
 
         cluster = Cluster(arguments.address)
         jobs = [cluster.find(arguments.run)] if arguments.run else cluster.jobs()
-        rows = [status.of_job(cluster, job, time.time()) for job in jobs]
+        rows = [status.of_job(cluster, job, time.time()) for job in jobs[:_NEWEST]]
+        if len(jobs) > _NEWEST:
+            _say(f"the newest {_NEWEST} of {len(jobs)}; `distaug status ID` shows any of them")
     else:
         rows = [status.of_run(run) for run in status.runs(arguments.run)]
     if arguments.json:
@@ -116,7 +124,8 @@ def manifest(arguments: argparse.Namespace) -> int:
     job = load_job(arguments.job, arguments.sets, name=arguments.name)
     from distaug.cluster import kuberay
 
-    print(kuberay.manifest(job, image=arguments.image, volumes=dict(arguments.volumes)), end="")
+    volumes, together = dict(arguments.volumes), arguments.workers_per_pod
+    print(kuberay.manifest(job, image=arguments.image, volumes=volumes, workers_per_pod=together), end="")
     return 0
 
 

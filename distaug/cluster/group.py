@@ -127,13 +127,16 @@ class Group:
             sleep(_LOOK_EVERY_S)
 
     def causes(self) -> list[str]:
-        """Return what ended which rank, a line each."""
+        """Return which nodes are gone and what ended which rank, a line each."""
+        from distaug.cluster.nodes import gone
         from distaug.cluster.worker import causes
 
         if not self._failures:
             return []
         failure = self._failures[0]
-        return causes(getattr(failure, "worker_failures", None) or {0: failure}, self.nodes)
+        # The ranks that are left fail first, for want of the others.
+        lost = [f"{name} is gone" for name in gone(self.nodes.values())]
+        return lost + causes(getattr(failure, "worker_failures", None) or {0: failure}, self.nodes)
 
     def explain(self) -> ClusterError:
         """Return what ended it as an error that names ranks, causes and logs."""

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,7 +26,7 @@ __all__ = ["ADDRESS", "Cluster", "Job"]
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's variable for the address of a cluster's dashboard."""
-_RUN, _TEXT = "distaug_run", "distaug_job"
+_RUN, _TEXT, _FOLDER = "distaug_run", "distaug_job", "distaug_folder"
 _REACHED_WITHIN_S = 10.0
 _POLL_EVERY_S = 0.3
 _TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
@@ -44,6 +44,8 @@ class Job:
     """Name of the run."""
     text: str
     """Its job file."""
+    folder: str
+    """Path or URL of the run's folder."""
     state: str
     """Ray's word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     over: bool
@@ -130,12 +132,12 @@ class Cluster:
         with self._asking():
             return self._client.submit_job(
                 entrypoint=entrypoint,
-                submission_id=f"{job.name}.{len(before) + 1}" if before else job.name,
-                metadata={_RUN: job.name, _TEXT: dump_job(job)},
+                submission_id=_next_id(job.name, [one.id for one in before]),
+                metadata={_RUN: job.name, _TEXT: dump_job(job), _FOLDER: f"{job.runs_dir.rstrip('/')}/{job.name}"},
                 runtime_env={
                     "working_dir": str(package),
                     # Ray kills what it stops after 3 s; a run saves first.
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), "PYTHONUNBUFFERED": "1"},
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S)},
                 },
             )
 
@@ -143,14 +145,17 @@ class Cluster:
         """Run a short command on the head node; return its exit code and what it printed, and leave no trace."""
         with self._asking():
             self._client.submit_job(entrypoint=entrypoint, submission_id=name)
-            until = monotonic() + within_s
-            while not (info := self._client.get_job_info(name)).status.is_terminal():
-                if monotonic() > until:
-                    raise ClusterError(f"the cluster at {self.address} has not run a short command in {within_s:g} s")
-                sleep(_POLL_EVERY_S)
-            log = self._client.get_job_logs(name)
-            self._client.delete_job(name)
-        return info.driver_exit_code, log
+            try:
+                until = monotonic() + within_s
+                while not (info := self._client.get_job_info(name)).status.is_terminal():
+                    if monotonic() > until:
+                        raise ClusterError(f"the cluster at {self.address} ran no short command in {within_s:g} s")
+                    sleep(_POLL_EVERY_S)
+                return info.driver_exit_code, self._client.get_job_logs(name)
+            finally:
+                with suppress(RuntimeError):  # it cannot be removed before it has ended
+                    self._client.stop_job(name)
+                    self._client.delete_job(name)
 
     def jobs(self) -> list[Job]:
         """Return all submissions of runs, the newest first."""
@@ -222,15 +227,23 @@ class Cluster:
         return self.ended(job, STOP_WITHIN_S + 30.0)
 
 
+def _next_id(run: str, before: list[str]) -> str:
+    """Return an id for a submission that none before it had, also where some of them were deleted."""
+    numbers = [int(number) if number.isdecimal() else 1 for number in (one.removeprefix(f"{run}.") for one in before)]
+    return f"{run}.{max(numbers) + 1}" if numbers else run
+
+
 def _job(details: JobDetails) -> Job:
     metadata: dict[str, Any] = details.metadata or {}
     return Job(
         id=str(details.submission_id),
         run=metadata[_RUN],
         text=metadata[_TEXT],
+        folder=metadata[_FOLDER],
         state=details.status.value,
         over=details.status.is_terminal(),
-        message=details.message or "",
+        # Ray puts the end of the log behind its words.
+        message=(details.message or "").partition(", last available logs")[0],
         exit_code=details.driver_exit_code,
         started_at=details.start_time / 1000 if details.start_time else None,
         ended_at=details.end_time / 1000 if details.end_time else None,

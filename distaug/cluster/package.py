@@ -11,13 +11,13 @@ from distaug.errors import DataError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 
-__all__ = ["JOB_FILE", "LIMIT_BYTES", "Package", "pack"]
+__all__ = ["JOB_FILE", "LIMIT_BYTES", "Package", "is_beside", "pack"]
 
 JOB_FILE = "distaug-job.yaml"
 """Name of the job's file in the package."""
-LIMIT_BYTES = 500 * 2**20
-"""Of a package that Ray takes."""
-_LEFT_OUT = {".git", ".venv", "venv", "node_modules", "__pycache__", "runs"}
+LIMIT_BYTES = 100 * 2**20
+"""Of a package that Ray's Job API takes."""
+_LEFT_OUT = {"venv", "node_modules", "__pycache__", "runs"}
 _NAMED = 5
 
 
@@ -37,109 +37,134 @@ def pack(job: JobSpec, folder: Path, target: Path) -> Package:
     """Write the zip file that becomes the working directory of a submitted job.
 
     In a git repository the files that git knows or would add, as they are now; elsewhere all but virtual environments,
-    caches and runs. What the job names by a relative path goes along in any case.
+    caches and runs. Hidden files go only where git knows them: they are where people keep keys. What the job names by
+    a relative path goes along in any case. The same files and job always make the same package.
 
     Args:
         job: The job.
-        folder: The user's working directory.
+        folder: The user's working directory, absolute.
         target: The zip file.
 
     Raises:
         DataError: The data's relative path leads to nothing.
-        JobError: A relative path leads out of the folder, or the files together are more than Ray takes.
+        JobError: A relative path leads out of the folder, or the package is larger than Ray takes.
     """
-    files = {name: folder / name for name in sorted(_names(folder))}
+    files = {name: folder / name for name in _names(folder)}
     named = {"data.path": job.data.path, "model.weights": job.model.weights}
     if job.train.distill is not None:
         named["train.distill.teacher"] = job.train.distill.teacher
+    data: dict[str, Path] = {}
     for field, given in named.items():
-        if given is not None and _is_local(given) and (field == "data.path" or (folder / given).exists()):
-            files |= _named_files(field, given, folder)
+        if given is not None and is_beside(given) and (field == "data.path" or (folder / given).exists()):
+            found = _named_files(field, given, folder)
+            files |= found
+            data = found if field == "data.path" else data
     files.pop(JOB_FILE, None)
-    sizes = {name: path.stat().st_size for name, path in files.items()}
-    if sum(sizes.values()) > LIMIT_BYTES:
-        raise JobError(_too_large(folder, sizes))
+    written = 0
     with zipfile.ZipFile(target, "w") as archive:
-        for name, path in files.items():
-            _add(archive, name, path.read_bytes(), path.stat().st_mode)
+        for name, path in sorted(files.items()):
+            written += _add(archive, name, path.read_bytes(), path.stat().st_mode)
+            if written > LIMIT_BYTES:
+                raise JobError(_too_large(folder, files))
         _add(archive, JOB_FILE, dump_job(job).encode(), 0o644)
-    return Package(len(files), target.stat().st_size, _data_in_words(job, sizes))
+    own = sum(path.stat().st_size for path in data.values())
+    return Package(len(files), target.stat().st_size, _data_in_words(job, own))
 
 
-def _is_local(path: str) -> bool:
+def is_beside(path: str) -> bool:
+    """Return whether a path of a job is relative, so that it lies in the working directory."""
     return "://" not in path and not path.startswith("~") and not os.path.isabs(path)
 
 
 def _names(folder: Path) -> Iterator[str]:
     """Yield the paths, from the folder, of the files that belong to the user's code."""
     try:
-        command = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, capture_output=True, check=True).stdout
+        known = _git(folder, "--cached", "--recurse-submodules")
+        new = _git(folder, "--others", "--exclude-standard")
     except (OSError, subprocess.CalledProcessError):
-        yield from _walk(folder, folder)
+        yield from _own_files(folder)
         return
-    for name in filter(None, listed.decode(errors="surrogateescape").split("\0")):
-        if (folder / name).is_file():  # neither removed since it was added, nor another repository
+    for name in [*known, *filter(_is_shown, new)]:
+        if (folder / name).is_file():  # not one that was removed since it was added
             yield name
 
 
-def _walk(top: Path, folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if name not in _LEFT_OUT)
-        for name in names:
-            if (path := Path(parent) / name).is_file():
+def _git(folder: Path, *which: str) -> list[str]:
+    command = ["git", "-C", str(folder), "ls-files", "-z", *which]
+    listed = subprocess.run(command, capture_output=True, check=True).stdout
+    return [name for name in listed.decode(errors="surrogateescape").split("\0") if name]
+
+
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") for part in name.split("/"))
+
+
+def _own_files(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if _is_shown(name) and name not in _LEFT_OUT]
+        for path in (Path(parent) / name for name in names if _is_shown(name)):
+            if path.is_file():
                 yield path.relative_to(folder).as_posix()
 
 
-def _named_files(field: str, path: str, folder: Path) -> dict[str, Path]:
-    """Return the files below a relative path of the job, by their paths from the folder."""
-    place = Path(os.path.normpath(folder / path))
+def _named_files(field: str, given: str, folder: Path) -> dict[str, Path]:
+    """Return all files at or below a relative path of the job, by their paths from the folder."""
+    place = Path(os.path.normpath(folder / given))
     if not place.is_relative_to(folder):
         raise JobError(
-            f"{field}: {path} leads out of the working directory {folder}, so it cannot travel with the job; give an "
+            f"{field}: {given} leads out of the working directory {folder}, so it cannot travel with the job; give an "
             "absolute path that the nodes have, a URL, or another --working-dir"
         )
-    if place.is_file():
-        return {place.relative_to(folder).as_posix(): place}
-    found = {name: folder / name for name in _walk(place, folder)}
-    if not found:
+    files = [place] if place.is_file() else list(_below(place, frozenset()))
+    if not files:
         raise DataError(
-            f"{field}: {path} is not in the working directory {folder}; put it there, or give an absolute path that "
+            f"{field}: {given} is not in the working directory {folder}; put it there, or give an absolute path that "
             "the nodes have, or a URL"
         )
-    return found
+    return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> None:
-    # Always the same date, so that the same files make the same package, which Ray then need not be sent again.
+def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the files below a folder, through links as well, but not round in a circle."""
+    if not folder.is_dir() or (real := folder.resolve()) in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _below(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> int:
+    """Add a file; return its size in the package."""
+    # Always the same date: a package that is the same as an earlier one need not be sent again.
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = (mode & 0xFFFF) << 16
     archive.writestr(entry, data, compresslevel=1)
+    return entry.compress_size
 
 
-def _too_large(folder: Path, sizes: dict[str, int]) -> str:
+def _too_large(folder: Path, files: dict[str, Path]) -> str:
     tops: dict[str, int] = {}
-    for name, size in sizes.items():
+    for name, path in files.items():
         top = name.split("/")[0]
-        tops[top] = tops.get(top, 0) + size
+        tops[top] = tops.get(top, 0) + path.stat().st_size
     largest = sorted(tops.items(), key=lambda item: -item[1])[:_NAMED]
     listed = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in largest)
     return (
-        f"{folder} has {sum(sizes.values()) / 1e6:,.1f} MB that would travel with the job, and Ray takes at most "
-        f"{LIMIT_BYTES / 1e6:,.0f} MB; the largest: {listed}. Give another --working-dir, or put data and weights "
-        "where the nodes reach them (an absolute path or a URL)"
+        f"{folder} has {sum(tops.values()) / 1e6:,.1f} MB that would travel with the job, and Ray takes at most "
+        f"{LIMIT_BYTES / 1e6:,.0f} MB packed; the largest: {listed}. Give another --working-dir, or put data and "
+        "weights where the nodes reach them (an absolute path or a URL)"
     )
 
 
-def _data_in_words(job: JobSpec, sizes: dict[str, int]) -> str:
+def _data_in_words(job: JobSpec, own: int) -> str:
     path = job.data.path
     if path is None:
         return f"data.source {job.data.source} needs no files of yours"
+    if is_beside(path):
+        return f"data.path {path} travels with the job: {own / 1e6:,.1f} MB of at most {LIMIT_BYTES / 1e6:,.0f} MB"
     if "://" in path:
         return f"data.path {path} is a URL: each node fetches it once"
-    if not _is_local(path):
-        return f"data.path {path} is expected on every node"
-    below = os.path.normpath(path)
-    own = sum(size for name, size in sizes.items() if name == below or name.startswith(f"{below}/") or below == ".")
-    return f"data.path {path} travels with the job: {own / 1e6:,.1f} MB of at most {LIMIT_BYTES / 1e6:,.0f} MB"
+    return f"data.path {path} is expected on every node"

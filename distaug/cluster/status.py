@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distaug.cluster.jobs import Cluster, Job
-from distaug.spec.load import parse_job
+from distaug.errors import ClusterError, DistaugError
 from distaug.store import records
 from distaug.store.place import place
 from distaug.store.records import Result
@@ -27,7 +27,7 @@ class Status:
     id: str | None = None
     """Its submission to a cluster."""
     state: str
-    """queued, running, finished, finished early, stopped (saved, and can go on), failed, or unfinished."""
+    """queued, running, finished, finished early, stopped (it can go on), failed, unfinished, or unreadable."""
     epoch: int | None = None
     """Epochs that are done."""
     epochs: int | None = None
@@ -53,10 +53,12 @@ def of_job(cluster: Cluster, job: Job, now: float) -> Status:
         job: Its submission.
         now: Seconds since 1970.
     """
-    log = cluster.log(job).splitlines()
+    try:
+        log = cluster.log(job).splitlines()
+    except ClusterError as error:  # e.g. of a node that is gone
+        log = [str(error)]
     seen = lines.read(log)
     state = "stopped" if job.exit_code == _SAVED else _WORDS[job.state]
-    runs_dir = parse_job(job.text, filename=job.id).runs_dir
     said = [line for line in log if line.strip()][-_LAST_LINES:]
     return Status(
         run=job.run,
@@ -68,17 +70,20 @@ def of_job(cluster: Cluster, job: Job, now: float) -> Status:
         top1=seen.top1,
         left_s=None if job.over else seen.left_s,
         seconds=None if job.started_at is None else (job.ended_at or now) - job.started_at,
-        place=f"{runs_dir.rstrip('/')}/{job.run}",
+        place=job.folder,
         message="\n".join(said) if said else job.message,
     )
 
 
 def of_run(run: RunDir) -> Status:
-    """Return how the run of a folder goes.
+    """Return how the run of a folder goes."""
+    try:
+        return _of_run(run)
+    except DistaugError as error:
+        return Status(run=run.name, state="unreadable", place=str(run.root), message=str(error))
 
-    Raises:
-        DistaugError: Its files cannot be read.
-    """
+
+def _of_run(run: RunDir) -> Status:
     job, history = run.load_job(), records.read(run.history_file)
     result = Result.read(run.result_file) if run.result_file.exists() else None
     busy = run.in_use()

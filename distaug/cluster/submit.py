@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import secrets
 import shlex
 import tempfile
@@ -54,20 +55,23 @@ def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, s
         ClusterError: The cluster has other versions, or has the run already.
     """
     check(job)
+    folder = Path(os.path.abspath(working_dir))
+    if not folder.is_dir():
+        raise JobError(f"--working-dir: {folder} is no folder")
+    named = job
     if unique:
         stamp = f"{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(1)}"
-        job = job.model_copy(update={"name": f"{job.name[:_LONGEST_NAME]}-{stamp}"})
+        named = job.model_copy(update={"name": f"{job.name[:_LONGEST_NAME]}-{stamp}"})
     shared_runs_dir(job)
     if (size := len(dump_job(job).encode())) > _LARGEST_JOB:
         raise JobError(f"the job has {size:,} bytes with its defaults; jobs of up to {_LARGEST_JOB:,} can be submitted")
     check_versions(cluster)
-    with tempfile.TemporaryDirectory(prefix="distaug-package-") as folder:
-        package = Path(folder) / f"{job.name}.zip"
-        packed = pack(job, working_dir.absolute(), package)
+    with tempfile.TemporaryDirectory(prefix="distaug-package-") as scratch:
+        package = Path(scratch) / "package.zip"
+        packed = pack(job, folder, package)
         say(packed.data)
-        contents = f"files {packed.files:,}, packed {packed.bytes / 1e3:,.0f} kB"
-        say(f"{working_dir.absolute()} travels with the job: {contents}")
-        return cluster.submit(job, f"python -m distaug run {JOB_FILE}", package)
+        say(f"{folder} travels with the job: files {packed.files:,}, packed {packed.bytes / 1e3:,.0f} kB")
+        return cluster.submit(named, f"python -m distaug run {JOB_FILE} --name {named.name}", package)
 
 
 def resume(run: str, cluster: Cluster, *, workers: int | None, working_dir: Path, say: Say) -> str:

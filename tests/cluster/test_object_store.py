@@ -110,8 +110,6 @@ def test_a_kill_in_the_middle_of_an_upload_costs_no_bit(bucket: str, proxy: Prox
     assert left is not None and left.epoch == 1, "what was being put does not exist"
     if file == "manifest.json":
         assert (run.checkpoints / "epoch-0002-step-0000000" / "model.safetensors").is_file()
-    with pytest.raises(JobError, match=r"in use by pid \d+ on host \S+ \(if that is dead, its lock ends in \d s\)"):
-        train(job)
     limit = time.monotonic() + 30
     while run.in_use():
         assert time.monotonic() < limit, "a dead owner holds the run for ever"

@@ -25,7 +25,8 @@ def names(path: Path) -> set[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "user"
-    for name in ("nets.py", "data/train.parquet", "runs/old/job.yaml", ".venv/lib.py", "__pycache__/nets.pyc"):
+    made_up = ("nets.py", "data/train.parquet", "data/runs/1.png", "runs/old/job.yaml", "venv/lib.py")
+    for name in (*made_up, ".env", ".ssh/id", "__pycache__/nets.pyc"):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text(name)
     return made
@@ -34,17 +35,24 @@ def folder(tmp_path: Path) -> Path:
 def test_without_git_all_but_environments_caches_and_runs(folder: Path, tmp_path: Path) -> None:
     packed = pack(job(), folder, tmp_path / "p.zip")
     assert names(tmp_path / "p.zip") == {"nets.py", "data/train.parquet", JOB_FILE} and packed.files == 2
+    # In what the job names, nothing is left out: a class may have any name.
+    (folder / "data" / "linked").symlink_to(folder / "runs")
+    (folder / "data" / "circle").symlink_to(folder / "data")
+    pack(job("{source: folder, path: data}"), folder, tmp_path / "p.zip")
+    assert {"data/runs/1.png", "data/linked/old/job.yaml"} < names(tmp_path / "p.zip")
+    assert not any("circle" in name for name in names(tmp_path / "p.zip"))
 
 
 def test_in_a_repository_the_files_as_they_lie_there(folder: Path, tmp_path: Path) -> None:
     git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e"]
-    (folder / ".gitignore").write_text("runs\ndata\n.venv\n__pycache__\n")
+    (folder / ".gitignore").write_text("runs\ndata\nvenv\n__pycache__\n.ssh\n.env\n")
     (folder / "gone.py").write_text("")
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *command], check=True)
     (folder / "nets.py").write_text("changed")
     (folder / "new.py").write_text("")
     (folder / "gone.py").unlink()
+    (folder / ".keys").write_text("secret")
     pack(job(), folder, tmp_path / "p.zip")
     assert names(tmp_path / "p.zip") == {".gitignore", "nets.py", "new.py", JOB_FILE}
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
@@ -57,7 +65,7 @@ def test_in_a_repository_the_files_as_they_lie_there(folder: Path, tmp_path: Pat
     more = "train: {distill: {teacher: runs/old/model}}"
     packed = pack(job("{source: parquet, path: data}", more), folder, tmp_path / "q.zip")
     assert {"data/train.parquet", "runs/old/model/model.json"} < names(tmp_path / "q.zip")
-    assert packed.data == "data.path data travels with the job: 0.0 MB of at most 524 MB"
+    assert packed.data == "data.path data travels with the job: 0.0 MB of at most 105 MB"
 
 
 def test_the_same_files_make_the_same_package(folder: Path, tmp_path: Path) -> None:
@@ -73,7 +81,7 @@ def test_the_same_files_make_the_same_package(folder: Path, tmp_path: Path) -> N
         ("{source: digits}", "data.source digits needs no files of yours"),
         ("{source: parquet, path: /data/x}", "data.path /data/x is expected on every node"),
         ("{source: parquet, path: s3://b/x}", "data.path s3://b/x is a URL: each node fetches it once"),
-        ("{source: parquet, path: ./data}", "data.path ./data travels with the job: 0.0 MB of at most 524 MB"),
+        ("{source: parquet, path: ./data}", "data.path ./data travels with the job: 0.0 MB of at most 105 MB"),
     ],
     ids=["embedded", "absolute", "URL", "beside"],
 )
@@ -86,6 +94,6 @@ def test_what_cannot_travel_is_refused(folder: Path, tmp_path: Path, monkeypatch
         pack(job("{source: folder, path: pictures}"), folder, tmp_path / "p.zip")
     with pytest.raises(JobError, match=r"data.path: \.\./x leads out of the working directory"):
         pack(job("{source: folder, path: ../x}"), folder, tmp_path / "p.zip")
-    monkeypatch.setattr(package, "LIMIT_BYTES", 20)
+    monkeypatch.setattr(package, "LIMIT_BYTES", 10)
     with pytest.raises(JobError, match="the largest: data 0.0 MB, nets.py 0.0 MB"):
         pack(job(), folder, tmp_path / "p.zip")

@@ -48,7 +48,11 @@ def built(folder: Path, base: str, *components: str) -> list[Any]:
         shutil.copytree(KUBERAY, copy)
     own = folder / "own"
     own.mkdir(exist_ok=True)
-    lines = {"resources": [f"../kuberay/{base}"], "components": [f"../kuberay/components/{c}" for c in components]}
+    lines = {
+        "resources": [f"../kuberay/{base}"],
+        "components": [f"../kuberay/components/{c}" for c in components],
+        "images": [{"name": "distaug", "newName": "registry.example/distaug", "newTag": "1"}],
+    }
     (own / "kustomization.yaml").write_text(yaml.safe_dump(lines))
     return list(yaml.safe_load_all(kustomize(own)))
 
@@ -123,6 +127,14 @@ def test_a_component_does_what_it_is_for(component: str, base: str, tmp_path: Pa
     made, head, worker = of_ray(built(tmp_path, base, component))
     assert made["kind"] == BASES[base]
     globals()[f"check_{component}"](made, head, worker)
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("base", BASES)
+def test_the_image_is_named_in_one_place(base: str, tmp_path: Path) -> None:
+    made, head, worker = of_ray(built(tmp_path, base))
+    pods = [head, worker] + ([made["spec"]["submitterPodTemplate"]["spec"]] if base == "job" else [])
+    assert {pod["containers"][0]["image"] for pod in pods} == {"registry.example/distaug:1"}
 
 
 @pytest.mark.deploy
