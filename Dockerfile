@@ -12,7 +12,7 @@ RUN if [ -n "$TORCH_INDEX_URL" ]; then \
         pip --python /opt/distaug/bin/python install --no-deps --index-url "$TORCH_INDEX_URL" \
             --constraint constraints.txt torch torchvision; \
     fi \
-    && pip --python /opt/distaug/bin/python install --constraint constraints.txt torch torchvision setuptools
+    && pip --python /opt/distaug/bin/python install --constraint constraints.txt torch torchvision
 COPY pyproject.toml .
 # Every extra that a job file can ask for, hence all but the developers'.
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
@@ -20,8 +20,14 @@ extras = project['optional-dependencies']; extras.pop('dev'); \
 print(*project['dependencies'], *sum(extras.values(), []), sep='\n')" > requirements.txt \
     && pip --python /opt/distaug/bin/python install --constraint constraints.txt --requirement requirements.txt
 
-FROM libraries AS package
-COPY LICENSE README.md ./
+# By itself, because a stage made from the libraries would have all of them written once more.
+FROM $PYTHON_IMAGE AS package
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+RUN python -m venv --without-pip /opt/distaug
+COPY constraints.txt .
+RUN pip --python /opt/distaug/bin/python install --constraint constraints.txt setuptools
+COPY LICENSE README.md pyproject.toml ./
 COPY distaug distaug
 # To a folder of its own, so that a change of the code is a layer of a few megabytes.
 RUN pip --python /opt/distaug/bin/python install --no-deps --no-build-isolation --prefix /package .

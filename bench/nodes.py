@@ -158,6 +158,7 @@ class Cluster:
         children = Path(f"/proc/{node.pid}/task/{node.pid}/children")
         for first in children.read_text().split() if children.exists() else []:
             os.kill(int(first), signal.SIGKILL)
+        node.kill()  # takes its child along, should that have come just now
         node.wait(PATIENCE_S)
 
     def drain(self, name: str, deadline_s: float) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -73,11 +73,19 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class Proxy:
-    """Passes requests on, and holds those back for ever whose method and path match `hold`."""
+    """Passes requests on, and does harm to those whose method and path match.
+
+    Those that match `hold` are held back for ever; the next `cuts` answers to those that match `cut` end in the middle;
+    those for which `refuse` returns a status and an error's code get these. A `careless` store knows no conditions.
+    """
 
     def __init__(self, server: str) -> None:
         self.hold: re.Pattern[str] | None = None
         self.held = threading.Event()
+        self.cut: re.Pattern[str] | None = None
+        self.cuts = 0
+        self.refuse: Callable[[str], tuple[int, str] | None] = lambda line: None
+        self.careless = False
         self.requests: list[str] = []
         proxy, target = self, urlsplit(server).netloc
 
@@ -91,8 +99,16 @@ class Proxy:
                 if proxy.hold is not None and proxy.hold.match(line):
                     proxy.held.set()
                     threading.Event().wait()
+                if (refusal := proxy.refuse(line)) is not None:
+                    said = f"<Error><Code>{refusal[1]}</Code><Message>{refusal[1]}</Message></Error>".encode()
+                    self.send_response_only(refusal[0])
+                    self.send_header("Content-Length", str(len(said)))
+                    self.end_headers()
+                    self.wfile.write(said if self.command != "HEAD" else b"")
+                    return
                 connection = http.client.HTTPConnection(target, timeout=PATIENCE_S)
-                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
+                unwanted = ("expect", "connection", *(("if-none-match",) if proxy.careless else ()))
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in unwanted}
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 content = answer.read()
@@ -103,8 +119,13 @@ class Proxy:
                 length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(content))
                 self.send_header("Content-Length", length)
                 self.end_headers()
-                self.wfile.write(content)
                 connection.close()
+                if proxy.cuts and proxy.cut is not None and proxy.cut.match(line):
+                    proxy.cuts -= 1
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                    return
+                self.wfile.write(content)
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
 

@@ -51,7 +51,7 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
         screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
         if job.compress is None:
             return result
-    with RunLock(run_dir), screen, Session(job, run_dir, screen) as session:
+    with RunLock(run_dir, screen.line), screen, Session(job, run_dir, screen) as session:
         if result is None:
             result = _drive(job, run_dir, session)
         session.judged(result)
@@ -94,7 +94,7 @@ def compress(name: str, *, show_progress: bool = True) -> Result:
     job = job.model_copy(update={"compress": job.compress or CompressSpec()})
     check(job)
     screen = Screen(job.name, show=show_progress)
-    with RunLock(run_dir), screen, Session(job, run_dir, screen) as session:
+    with RunLock(run_dir, screen.line), screen, Session(job, run_dir, screen) as session:
         session.judged(result)
         result = _compress(job, run_dir, result, session)
         session.board.end(result.state)
@@ -146,7 +146,7 @@ def _finetune(session: Session, job: JobSpec) -> Result:
     run_dir, job, result = claim(job)
     if result is not None:
         return result
-    with RunLock(run_dir):
+    with RunLock(run_dir, session.screen.line):
         return _drive(job, run_dir, session)
 
 

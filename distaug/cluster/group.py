@@ -16,7 +16,7 @@ from distaug.spec.load import dump_job
 from distaug.store.checkpoint import versions
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
-from distaug.store.whole import storing
+from distaug.store.whole import write_whole
 
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
@@ -60,8 +60,7 @@ class Group:
         # Every worker has to find it in the run folder. No node has ever looked for this name, so that no cache of a
         # network file system says it is absent.
         self._token = run_dir.root / f".shared-{uuid.uuid4().hex}"
-        with storing(run_dir.root):
-            self._token.write_bytes(b"")
+        write_whole(self._token, b"")  # and not in a run that another driver has followed us in
         self._failures: list[BaseException] = []
         self.nodes: dict[int, tuple[str, str]] = {}
         """Id and name of each rank's node, once a rank has begun."""
@@ -127,16 +126,13 @@ class Group:
             sleep(_LOOK_EVERY_S)
 
     def causes(self) -> list[str]:
-        """Return which nodes are gone and what ended which rank, a line each."""
-        from distaug.cluster.nodes import gone
+        """Return what ended which rank, a line each; those that are left fail first, for want of the lost ones."""
         from distaug.cluster.worker import causes
 
         if not self._failures:
             return []
         failure = self._failures[0]
-        # The ranks that are left fail first, for want of the others.
-        lost = [f"{name} is gone" for name in gone(self.nodes.values())]
-        return lost + causes(getattr(failure, "worker_failures", None) or {0: failure}, self.nodes)
+        return causes(getattr(failure, "worker_failures", None) or {0: failure}, self.nodes)
 
     def explain(self) -> ClusterError:
         """Return what ended it as an error that names ranks, causes and logs."""
@@ -163,6 +159,7 @@ class Group:
             "hub": self._hub,
             "folder": os.getcwd(),
             "token": self._token.name,
+            "lock": self._run_dir.lock(),
             "versions": versions(),
         }
         scaling: dict[str, Any] = {

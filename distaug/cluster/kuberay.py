@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from textwrap import indent
 from typing import Any
 
@@ -13,6 +13,7 @@ from distaug.spec.conflicts import check
 from distaug.spec.document import dump
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
+from distaug.store.place import is_url, place
 
 __all__ = ["manifest"]
 
@@ -21,17 +22,19 @@ _NAME = re.compile(r"[a-z]([a-z0-9-]{0,45}[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER = 1000
 """Of the image."""
-_CLEAN_UP_S = 600
+_CLUSTERS_AGAIN = 1
+"""For a head that was lost: KubeRay repeats every failure, also one that a new cluster cannot mend."""
+_CLEAN_UP_S = 30
+"""How long the cluster, GPUs included, stays after its job: until the last metrics have been read."""
 _STOP_WITHIN_S = 90
 """How long a stopped job has to save before Ray kills it."""
-_GRACE_S = 60
+_TELL_WITHIN_S = 15
+_HEAD_DEADLINE_S = 60
 _DEADLINE_S = 25
 """What the shortest notice of a spot machine leaves for saving."""
-# Ray tells the ranks that this node goes, they save and start again without it; the node stays until they have left.
-_DRAIN = (
-    "timeout 15 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod stops' "
-    f"--deadline-remaining-seconds {_DEADLINE_S} && sleep {_DEADLINE_S}"
-)
+_GRACE_S = 60
+_SHM_GIB = 2
+"""Of a worker, and of the head."""
 _ALIVE = ["wget", "-q", "-T", "5", "-O", "/dev/null", "http://127.0.0.1:52365/api/local_raylet_healthz"]
 _POD_SECURITY = {
     "runAsNonRoot": True,
@@ -42,13 +45,6 @@ _POD_SECURITY = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 _NO_PRIVILEGES = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-_SCRATCH = {
-    "tmp": ("/tmp", {}),
-    "home": ("/home/distaug", {}),
-    # For Ray's objects and what loader processes hand over; counts as memory of the pod.
-    "shm": ("/dev/shm", {"medium": "Memory", "sizeLimit": "2Gi"}),
-}
-"""What is writable in a pod, which has a read-only root: name of the volume, where it is, settings."""
 _OBJECT_STORE = {"object-store-memory": "500000000"}
 _JOB_FILE = "/etc/distaug/job.yaml"
 
@@ -118,20 +114,37 @@ def _check_paths(job: JobSpec, volumes: Mapping[str, str]) -> None:
             raise JobError(
                 f"the volume {volumes[mount]} is to be mounted at {mount}; give an absolute path, e.g. /runs"
             )
-    for field, path in {"runs_dir": job.runs_dir, "data.path": job.data.path}.items():
-        if path is None or "://" in path:
-            continue
-        if not path.startswith("/"):
-            raise JobError(
-                f"{field}: {path} is relative, and pods have no working directory in common; give a path on a volume "
-                f"that all of them mount, or a URL: --set {field}=/{PurePosixPath(path).name} or s3://bucket/folder"
-            )
-        if not any(PurePosixPath(path).is_relative_to(mount) for mount in volumes):
-            mounted = ", ".join(volumes) or "none"
-            raise JobError(
-                f"{field}: {path} is on no volume (mounted: {mounted}), so it would be gone with the pod; "
-                f"give --volume CLAIM:{path}, or a URL"
-            )
+    weights, distill = job.model.weights, job.train.distill
+    paths = {
+        "runs_dir": job.runs_dir,
+        "data.path": job.data.path,
+        # Otherwise a name of torchvision's, such as IMAGENET1K_V1.
+        "model.weights": None if weights is None or weights.isidentifier() else weights,
+        "train.distill.teacher": distill and distill.teacher,
+    }
+    for field, path in paths.items():
+        if path is not None:
+            _check_shared(field, path, volumes)
+
+
+def _check_shared(field: str, path: str, volumes: Mapping[str, str]) -> None:
+    try:
+        there = place(path)
+    except JobError as error:
+        raise JobError(f"{field}: {error}") from error
+    if not isinstance(there, Path):
+        return
+    if not is_url(path) and not path.startswith("/"):
+        raise JobError(
+            f"{field}: {path} is relative, and pods have no working directory in common; give a path on a volume "
+            f"that all of them mount, or a URL: --set {field}=/{there.name} or s3://bucket/{there.name}"
+        )
+    if not any(there.is_relative_to(mount) for mount in volumes):
+        mounted = ", ".join(volumes) or "none"
+        raise JobError(
+            f"{field}: {there} is on no volume (mounted: {mounted}), and pods share nothing else; "
+            f"give --volume CLAIM:{Path(*there.parts[:2])}, or a URL"
+        )
 
 
 def _check_labels(job: JobSpec) -> None:
@@ -147,8 +160,7 @@ def _ray_job(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_p
     return {
         "entrypoint": f"distaug run {_JOB_FILE}",
         "jobId": job.name,
-        # A driver that is lost with its head node begins again in another cluster, where the run goes on.
-        "backoffLimit": job.cluster.retries,
+        "backoffLimit": _CLUSTERS_AGAIN,
         "preRunningDeadlineSeconds": round(60 * job.cluster.start_timeout_min),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": _CLEAN_UP_S,
@@ -156,7 +168,6 @@ def _ray_job(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_p
         "submitterPodTemplate": {
             "spec": _pod(
                 {"name": "submitter", "image": image, "resources": _resources("500m", 1)},
-                scratch=("tmp", "home"),
                 restartPolicy="Never",
             )
         },
@@ -165,10 +176,6 @@ def _ray_job(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_p
 
 def _ray_cluster(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_pod: int) -> dict[str, Any]:
     least, most = (workers // workers_per_pod for workers in _ends(job))
-    cores = job.cluster.cpus_per_worker
-    assert cores != "auto"
-    cores *= workers_per_pod
-    gpus = workers_per_pod if job.cluster.gpus_per_worker == 1 else 0
     elastic: dict[str, Any] = {
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {"version": "v2", "securityContext": _NO_PRIVILEGES},
@@ -190,11 +197,17 @@ def _ray_cluster(job: JobSpec, image: str, volumes: Mapping[str, str], workers_p
                 "minReplicas": least,
                 "maxReplicas": most,
                 **({"labels": labels} if (labels := _own_labels(job)) else {}),
-                "rayStartParams": {"num-cpus": str(cores), **_OBJECT_STORE, **_promised(job)},
-                "template": {"spec": _worker(job, image, volumes, cores, gpus)},
+                "rayStartParams": {"num-cpus": str(_cores(job, workers_per_pod)), **_OBJECT_STORE, **_promised(job)},
+                "template": {"spec": _worker(job, image, volumes, workers_per_pod)},
             }
         ],
     }
+
+
+def _cores(job: JobSpec, workers_per_pod: int) -> int:
+    cores = job.cluster.cpus_per_worker
+    assert cores != "auto"
+    return workers_per_pod * cores
 
 
 def _promised(job: JobSpec) -> dict[str, str]:
@@ -212,25 +225,29 @@ def _head(job: JobSpec, image: str, volumes: Mapping[str, str]) -> dict[str, Any
         # For Ray's services and the driver, and what comes after the training.
         "resources": _resources("2", 8),
         "volumeMounts": [{"name": "job", "mountPath": str(PurePosixPath(_JOB_FILE).parent), "readOnly": True}],
+        "lifecycle": _drain(_HEAD_DEADLINE_S),
         **_probes(),
     }
-    pod = _pod(container, volumes=volumes, terminationGracePeriodSeconds=_STOP_WITHIN_S)
+    pod = _pod(container, volumes=volumes, shm_gib=_SHM_GIB, terminationGracePeriodSeconds=_STOP_WITHIN_S)
     pod["volumes"].append({"name": "job", "configMap": {"name": job.name}})
     return pod
 
 
-def _worker(job: JobSpec, image: str, volumes: Mapping[str, str], cores: int, gpus: int) -> dict[str, Any]:
+def _worker(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_pod: int) -> dict[str, Any]:
+    cores = _cores(job, workers_per_pod)
+    gpus = {"nvidia.com/gpu": str(workers_per_pod)} if job.cluster.gpus_per_worker == 1 else {}
     container = {
         "name": "ray-worker",
         "image": image,
         "env": _env(job.cluster.env),
-        "resources": _resources(str(cores), max(8, 4 * cores), {"nvidia.com/gpu": str(gpus)} if gpus else {}),
-        "lifecycle": {"preStop": {"exec": {"command": ["/bin/bash", "-lc", _DRAIN]}}},
+        "resources": _resources(str(cores), max(8, 4 * cores), gpus),
+        "lifecycle": _drain(_DEADLINE_S),
         **_probes(),
     }
     return _pod(
         container,
         volumes=volumes,
+        shm_gib=workers_per_pod * _SHM_GIB,
         automountServiceAccountToken=False,
         terminationGracePeriodSeconds=_GRACE_S,
         # There also when empty: what deploy/kuberay/components add to.
@@ -239,26 +256,35 @@ def _worker(job: JobSpec, image: str, volumes: Mapping[str, str], cores: int, gp
     )
 
 
+def _drain(deadline_s: int) -> dict[str, Any]:
+    """Tell Ray that this node goes, so that the ranks save; the node stays until they have left."""
+    script = (
+        f"timeout {_TELL_WITHIN_S} ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "
+        f"'the pod stops' --deadline-remaining-seconds {deadline_s} && sleep {deadline_s}"
+    )
+    return {"preStop": {"exec": {"command": ["/bin/bash", "-lc", script]}}}
+
+
 def _own_labels(job: JobSpec) -> dict[str, str]:
     """Return the labels of machines that pods are put on and hand on to Ray, which finds out its own itself."""
     return {name: value for name, value in job.cluster.node_labels.items() if not name.startswith("ray.io/")}
 
 
 def _pod(
-    container: dict[str, Any],
-    *,
-    volumes: Mapping[str, str] | None = None,
-    scratch: tuple[str, ...] = tuple(_SCRATCH),
-    **settings: Any,
+    container: dict[str, Any], *, volumes: Mapping[str, str] | None = None, shm_gib: int = 0, **settings: Any
 ) -> dict[str, Any]:
     """Return the spec of a pod whose container is no superuser and writes to its volumes alone."""
     claims = volumes or {}
     names = {claim: f"claim-{number}" for number, claim in enumerate(dict.fromkeys(claims.values()))}
+    scratch: dict[str, tuple[str, dict[str, str]]] = {"tmp": ("/tmp", {}), "home": ("/home/distaug", {})}
+    if shm_gib:
+        # For Ray's objects and what loader processes hand over; counts as memory of the pod.
+        scratch["shm"] = ("/dev/shm", {"medium": "Memory", "sizeLimit": f"{shm_gib}Gi"})
     mounts = container.get("volumeMounts", [])
     mounts += [{"name": names[claim], "mountPath": mount} for mount, claim in claims.items()]
-    mounts += [{"name": name, "mountPath": _SCRATCH[name][0]} for name in scratch]
+    mounts += [{"name": name, "mountPath": path} for name, (path, _) in scratch.items()]
     held = [{"name": name, "persistentVolumeClaim": {"claimName": claim}} for claim, name in names.items()]
-    held += [{"name": name, "emptyDir": _SCRATCH[name][1]} for name in scratch]
+    held += [{"name": name, "emptyDir": kind} for name, (_, kind) in scratch.items()]
     safe = container | {"volumeMounts": mounts, "securityContext": _NO_PRIVILEGES | {"readOnlyRootFilesystem": True}}
     return settings | {"securityContext": _POD_SECURITY, "containers": [safe], "volumes": held}
 

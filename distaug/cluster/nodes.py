@@ -1,6 +1,6 @@
 """What a cluster has: its nodes, those that are being taken away, and places for workers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ray
@@ -8,7 +8,7 @@ from ray.util import placement_group, placement_group_table, remove_placement_gr
 
 from distaug.spec.job import JobSpec
 
-__all__ = ["Node", "Places", "describe", "draining", "gone", "nodes", "own_node"]
+__all__ = ["Node", "Places", "describe", "draining", "nodes", "own_node"]
 
 _LISTED = 8
 
@@ -34,17 +34,6 @@ def nodes() -> list[Node]:
         for node in known
         if node["Alive"] and node["NodeID"] not in leaving
     ]
-
-
-def gone(known: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the names of those nodes that the cluster has no more.
-
-    Args:
-        known: Id and name of each.
-    """
-    all_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = {node["NodeID"] for node in all_nodes if node["Alive"]}
-    return sorted({name for node, name in known if node not in alive})
 
 
 def describe(found: list[Node]) -> str:

@@ -100,7 +100,7 @@ def work(config: dict[str, Any]) -> None:
     Args:
         config: `job` (text of the job file); `runs_dir`, absolute; `hub` (handle of the `Hub` actor); `folder`, the
             driver's working directory, which relative paths in the job start from; `token`, a file that the driver
-            has put into the run folder; and `versions`, those of the driver.
+            has put into the run folder; `lock`, the driver's of that folder; and `versions`, those of the driver.
     """
     hub, context = config["hub"], ray.train.get_context()
     rank, address = context.get_world_rank(), get_node_ip_address()  # type: ignore[no-untyped-call]
@@ -112,6 +112,7 @@ def work(config: dict[str, Any]) -> None:
         os.chdir(config["folder"])
     job = parse_job(config["job"], filename="job.yaml")
     run = RunDir(config["runs_dir"], job.name)
+    run.join(config["lock"])
     world: World = (
         TorchWorld(context.get_local_rank(), job.cluster.collective_timeout_s, node)
         if context.get_world_size() > 1
@@ -137,6 +138,7 @@ def work(config: dict[str, Any]) -> None:
             ray.get(hub.finish.remote(result))
     finally:
         reporter.close()
+        log.get(rank, None)  # which closes the file: what is left of it may have to be put into a store
 
 
 def _check_versions(world: World, drivers: dict[str, str]) -> None:

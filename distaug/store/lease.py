@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,13 +23,16 @@ from distaug.errors import JobError, StorageError
 if TYPE_CHECKING:
     from distaug.store.objects import ObjectPath
 
-__all__ = ["LENT_S", "Lease", "Owner", "check", "join", "owner"]
+__all__ = ["LENT_S", "Lease", "Owner", "check", "join", "number", "owner"]
 
 LENT_S = 60.0
 """Seconds after which a dead owner is one no more."""
 _NAME = ".lock-"
 _OWN: dict[str, int] = {}
 """The locks that this process writes under: number by folder."""
+_LOST = -1
+"""Instead of the number of a lock that is known to be lost: every other one is newer."""
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,17 @@ class Owner:
         return f"pid {self.pid} on host {self.host}"
 
 
-def join(folder: "ObjectPath") -> None:
-    """Write below a folder from now on only as long as whoever has its lock now has it still."""
-    if (found := owner(folder)) is not None:
-        _OWN[str(folder)] = found.number
+def number(folder: "ObjectPath") -> int | None:
+    """Return the number of the lock that this process writes under; None: none."""
+    return _OWN.get(str(folder))
+
+
+def join(folder: "ObjectPath", number: int) -> None:
+    """Write below a folder from now on only as long as no other lock has followed the one of this number.
+
+    What this process holds itself counts more.
+    """
+    _OWN.setdefault(str(folder), number)
 
 
 def check(path: "ObjectPath") -> None:
@@ -69,10 +80,10 @@ def check(path: "ObjectPath") -> None:
     Raises:
         StorageError: It does.
     """
-    for folder, number in list(_OWN.items()):
+    for folder, own in list(_OWN.items()):
         if str(path).startswith(f"{folder}/"):
             root = path.with_segments(folder)
-            if _newest(root) > number:
+            if own == _LOST or _newest(root) > own:
                 raise StorageError(_lost(root))
 
 
@@ -106,39 +117,83 @@ class Lease:
 
     Args:
         folder: The run's.
+        log: Told when somebody is waited for who may be dead.
 
     Raises:
         JobError: Somebody else has it; the message is who.
         StorageError: The store cannot be used.
     """
 
-    def __init__(self, folder: "ObjectPath") -> None:
+    def __init__(self, folder: "ObjectPath", log: Callable[[str], None] = lambda line: None) -> None:
         self._folder, self._token, self._pid = folder, secrets.token_hex(8), os.getpid()
-        self._number, self._lost = self._take(), False
+        self._number = self._take(log)
         _OWN[str(folder)] = self._number
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._thread.start()
 
-    def _take(self) -> int:
+    def _take(self, log: Callable[[str], None]) -> int:
         last = _newest(self._folder)
         held = _read(self._folder, last)
         if held is not None and held.lives:
-            raise JobError(f"{held} (if that is dead, its lock ends in {held.until - time.time():.0f} s)")
+            last = self._outlive(held, log)
         # The number after the very one that was seen dead: had somebody followed it meanwhile, that one is taken.
         number = last + 1
-        with suppress(FileExistsError):
-            self._put(number, new=True)
-        # Read back, for a request that was repeated on its way finds its own file there already.
-        found = _read(self._folder, number)
-        if found is None or found.token != self._token:
-            raise JobError(str(found or "another process"))
+        found = self._put_new(number)
+        if found.token != self._token:
+            raise JobError(str(found))
         # Whoever was seen may have ended meanwhile, and others have come after it and cleared up what it left.
         if _newest(self._folder) != number:
             _file(self._folder, number).unlink(missing_ok=True)
             raise JobError(str(owner(self._folder) or "another process"))
         self._clear(number)
         return number
+
+    def _outlive(self, held: Owner, log: Callable[[str], None]) -> int:
+        """Wait until an owner's time is over, or refuse: whoever lives makes it longer before that.
+
+        Returns:
+            Number of the newest lock, of an owner that lives no more.
+
+        Raises:
+            JobError: It lives.
+        """
+        if held.here:
+            raise JobError(str(held))
+        log(f"{held} had the run less than {LENT_S:g} s ago: waiting up to {LENT_S:g} s to see whether it lives")
+        limit, seen = time.monotonic() + LENT_S, held
+        while seen.lives:
+            if time.monotonic() > limit:  # The clocks differ.
+                raise JobError(f"{seen} (if that is dead, its lock ends in {seen.until - time.time():.0f} s)")
+            time.sleep(min(1.0, LENT_S / 20))
+            newest = _newest(self._folder)
+            found = _read(self._folder, newest)
+            if found is None:  # damaged, or removed by hand
+                return newest
+            if found.lives and found != held:
+                raise JobError(str(found))
+            seen = found
+        return seen.number
+
+    def _put_new(self, number: int) -> Owner:
+        """Put the lock of a number where there is none; return whose it is then.
+
+        Raises:
+            StorageError: It is nobody's: the store cannot be used.
+        """
+        problem = StorageError(f"{self._folder}: the store does not keep the lock that was put there")
+        for _ in range(_TRIES):
+            try:
+                self._put(number, new=True)
+            except FileExistsError:
+                pass
+            except StorageError as error:  # Stores have several ways to say that there is one, or will be.
+                problem = error
+            # Read back, for a request that was repeated on its way finds its own file there already.
+            if (found := _read(self._folder, number)) is not None:
+                return found
+            time.sleep(min(1.0, LENT_S / 20))
+        raise problem
 
     def _clear(self, below: int) -> None:
         for path in list(self._folder.iterdir()):
@@ -151,11 +206,16 @@ class Lease:
         said = {"pid": self._pid, "host": socket.gethostname(), "token": self._token, "until": until}
         _file(self._folder, number).write_bytes(json.dumps(said).encode(), new=new)
 
+    def _is_lost(self) -> bool:
+        """Return whether another lock is there: a newer one, or of the same number where a store lets two put it."""
+        found = _read(self._folder, self._number)
+        return _newest(self._folder) > self._number or (found is not None and found.token != self._token)
+
     def _renew(self) -> None:
         while not self._over.wait(LENT_S / 3):
             try:
-                self._lost = _newest(self._folder) > self._number
-                if self._lost:
+                if self._is_lost():
+                    _OWN[str(self._folder)] = _LOST
                     return
                 self._put(self._number)
             except StorageError:
@@ -171,13 +231,13 @@ class Lease:
             return
         self._over.set()
         self._thread.join()
-        _OWN.pop(str(self._folder), None)
+        lost = _OWN.pop(str(self._folder), None) == _LOST
         with suppress(StorageError):  # It runs out by itself.
-            self._lost = self._lost or _newest(self._folder) > self._number
-            if not self._lost:
+            lost = lost or self._is_lost()
+            if not lost:
                 # It stays, out of date, so that the numbers never begin anew.
                 self._put(self._number, seconds=0.0)
-        if self._lost:
+        if lost:
             raise StorageError(_lost(self._folder))
 
 

@@ -9,15 +9,19 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from typing import Any, Self
 
+from aiohttp import ClientTimeout
 from upath.extensions import ProxyUPath
 
 from distaug.errors import StorageError
 
 __all__ = ["ObjectPath"]
 
-# A store that cannot be reached is told of within half a minute, one that does not answer within a minute or so.
+# A store that cannot be reached is told of within half a minute, one that does not answer within a minute or so; of
+# Google's within a minute and a half, since its client asks six times and with growing pauses.
 _CONNECT_S, _READ_S, _ATTEMPTS = 5, 20, 3
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -28,13 +32,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
             "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
         },
     },
-    "gs": {"use_listings_cache": False, "timeout": _READ_S},
+    "gs": {
+        "use_listings_cache": False,
+        "requests_timeout": ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S / 2),
+    },
 }
+_AT_A_TIME = 16
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # It logs tracebacks of what it raises.
 _OF_THIS_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Errors of the disk that a file is fetched to; a store's have other numbers or none."""
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "DefaultCredentials", "RefreshError")
-_UNREACHABLE = ("Connect", "Timeout", "EndpointResolution", "ProxyConnection", "ServerDisconnected", "ConnectionClosed")
+_CUT = ("ClientPayload", "IncompleteRead", "ResponseStreaming", "ServerDisconnected", "ConnectionClosed")
+"""Errors of a connection that ended in the middle of a content."""
+_UNREACHABLE = ("Connect", "Timeout", "EndpointResolution", "ProxyConnection", *_CUT)
 _FULL = ("StorageFull", "QuotaExceeded", "InsufficientStorage", "EntityTooLarge")
 
 
@@ -59,9 +69,8 @@ class ObjectPath(ProxyUPath):
         """Call a method of the file system, which is connected when it is asked for the first time."""
         try:
             if self.protocol == "s3":
-                self.fs.retries = (
-                    1  # Its client tries again by itself; once more around that would multiply the waiting.
-                )
+                # Its client tries again by itself; once more around that would multiply the waiting.
+                self.fs.retries = 1
             return getattr(self.fs, method)(*arguments, **options)
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self)) from error
@@ -75,6 +84,16 @@ class ObjectPath(ProxyUPath):
             raise StorageError(_explained(self, error)) from error
         except Exception as error:  # of three libraries, with no class in common
             raise StorageError(_explained(self, error)) from error
+
+    def _get(self, method: str, *arguments: Any) -> Any:
+        """Call a method that brings a content; the clients try a request again, but not what follows its answer."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._ask(method, self.path, *arguments)
+            except StorageError as error:
+                if not any(word in type(error.__cause__).__name__ for word in _CUT):
+                    raise
+        return self._ask(method, self.path, *arguments)
 
     def _info(self) -> dict[str, Any] | None:
         try:
@@ -103,7 +122,7 @@ class ObjectPath(ProxyUPath):
             FileNotFoundError: It is not there.
             StorageError: The store does not give it.
         """
-        return bytes(self._ask("cat_file", self.path))
+        return bytes(self._get("cat_file"))
 
     def write_bytes(self, data: bytes, *, new: bool = False) -> int:
         """Put a file: whoever reads gets the old content or the new one, never a part.
@@ -140,8 +159,13 @@ class ObjectPath(ProxyUPath):
 
     def remove_below(self) -> None:
         """Remove all files below this name."""
+        with ThreadPoolExecutor(_AT_A_TIME) as removals:
+            list(removals.map(self._remove, [name for name in self._below() if name != self.path]))
+
+    def _remove(self, name: str) -> None:
+        # One by one: the libraries take each name of a list for a pattern.
         try:
-            self._ask("rm", self.path, recursive=True)
+            self._ask("rm_file", name)
         except FileNotFoundError:
             pass
 
@@ -159,9 +183,19 @@ class ObjectPath(ProxyUPath):
                 yield self / last
 
     def glob(self, pattern: str, **options: Any) -> Iterator[Self]:
-        """Yield what matches below this name."""
-        for name in self._ask("glob", f"{self.path}/{pattern}"):
-            yield self / name.removeprefix(self.path).lstrip("/")
+        """Yield the files below this name whose names from here match a pattern, part by part."""
+        wanted = pattern.split("/")
+        for name in self._below():
+            parts = name.removeprefix(self.path).removeprefix("/").split("/")
+            if len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted)):
+                yield self / "/".join(parts)
+
+    def _below(self) -> dict[str, dict[str, Any]]:
+        """Return properties of all files below this name, or of the one of this name, by bucket and name."""
+        try:
+            return dict(self._ask("find", self.path, detail=True))
+        except FileNotFoundError:
+            return {}
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return size and other properties of all files below this name, by their name from here.
@@ -171,15 +205,15 @@ class ObjectPath(ProxyUPath):
         Raises:
             StorageError: The store does not list them, or a name would lead out of a folder that it is copied to.
         """
-        try:
-            found = self._ask("find", self.path, detail=True)
-        except FileNotFoundError:
-            return {}
-        below = {name.removeprefix(self.path).removeprefix("/"): info for name, info in found.items()}
+        below = {
+            name.removeprefix(self.path).removeprefix("/"): info
+            for name, info in self._below().items()
+            if not name.endswith("/")  # those only mark folders
+        }
         for name in below:
             if {".", ".."} & set(name.split("/")) or "" in name.split("/")[:-1] or "\0" in name:
                 raise StorageError(f"{self} holds {name!r}, which can be no file's name; rename or remove it")
-        return {name: info for name, info in below.items() if not name.endswith("/")}  # those only mark folders
+        return below
 
     def fetch(self, target: os.PathLike[str]) -> None:
         """Copy the file to one of this machine.
@@ -188,16 +222,18 @@ class ObjectPath(ProxyUPath):
             FileNotFoundError: It is not there.
             StorageError: The store does not give it.
         """
-        self._ask("get_file", self.path, os.fspath(target))
+        self._get("get_file", os.fspath(target))
 
     def check_bucket(self) -> None:
-        """Ask whether the bucket is there and lets us in.
+        """Ask whether the bucket is there and lets us list what is below this name.
 
         Raises:
             StorageError: It is not, or does not.
         """
         try:
-            self._ask("info", self.bucket)
+            # Not the bucket itself, which whoever may only use this name may not ask about. No file's name begins so,
+            # and the answer is short.
+            self._ask("find", self.path, prefix="-")
         except FileNotFoundError as error:
             raise StorageError(_no_bucket(self)) from error
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -124,13 +125,20 @@ class RunDir:
             os.close(descriptor)
         return False
 
-    def join(self) -> None:
-        """Write, in this process, on behalf of whoever holds the lock now, and only as long as that one holds it.
+    def lock(self) -> int | None:
+        """Return the number of the lock that this process holds in an object store; None in a folder, or without."""
+        return None if isinstance(self.root, Path) else lease.number(self.root)
+
+    def join(self, lock: int | None) -> None:
+        """Write, in this process, on behalf of the holder of a lock, and only as long as that one holds it.
 
         A folder's lock goes with its owner, and the owner's workers with it; one in an object store can be lost.
+
+        Args:
+            lock: The holder's `lock()`.
         """
-        if not isinstance(self.root, Path):
-            lease.join(self.root)
+        if not isinstance(self.root, Path) and lock is not None:
+            lease.join(self.root, lock)
 
     def create(self) -> None:
         """Make the folder and those below it; an existing one is kept.
@@ -191,18 +199,19 @@ os.register_at_fork(after_in_child=_let_go)
 class RunLock:
     """Context manager: this process is the only one that writes to the run; an owner that died holds nothing.
 
-    In an object store a dead owner holds it for another `lease.LENT_S` seconds.
+    In an object store a dead owner holds it for another `lease.LENT_S` seconds, which are waited for.
 
     Args:
         run: The run; its folder must exist.
+        log: Told when somebody is waited for who may be dead.
 
     Raises:
         JobError: Another process (or another lock in this one) uses the run; the message has pid and host.
         StorageError: The lock cannot be written, or, at the end, was lost to another process.
     """
 
-    def __init__(self, run: RunDir) -> None:
-        self._run = run
+    def __init__(self, run: RunDir, log: Callable[[str], None] = lambda line: None) -> None:
+        self._run, self._log = run, log
         self._descriptor = -1
         self._lease: lease.Lease | None = None
 
@@ -212,7 +221,7 @@ class RunLock:
             self._lock(root)
             return self
         try:
-            self._lease = lease.Lease(root)
+            self._lease = lease.Lease(root, self._log)
         except JobError as error:
             raise JobError(self._in_use(str(error))) from None
         return self

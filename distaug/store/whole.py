@@ -146,6 +146,7 @@ def write_folder(path: Place, files: Mapping[str, bytes], *, seal: str) -> None:
         remove_folder(path, seal=seal)
         with ThreadPoolExecutor(len(files)) as uploads:  # side by side, for one alone does not fill the line
             list(uploads.map(lambda name: (path / name).write_bytes(files[name]), files.keys() - {seal}))
+        lease.check(path)  # The uploads may have taken so long that another process has followed.
         (path / seal).write_bytes(files[seal])
         return
     saving = path.with_name(SAVING + path.name)

@@ -1,6 +1,7 @@
 """The package's log: plain lines, on the screen for rank 0 and in one file per rank."""
 
 import logging
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,18 +14,47 @@ from distaug.store.whole import storing, write_whole
 __all__ = ["get"]
 
 
+_PUT_EVERY_S = 3.0
+_LEAVE_WITHIN_S = 10.0
+
+
 class _PutHandler(logging.Handler):
-    """Puts the log into an object store, whole with each line: there are few of them, and the last ones matter."""
+    """Puts the log into an object store, whole each time: now and then, after an error at once, and when it is closed.
+
+    A thread does it, since a store that is slow or away must not keep the training waiting.
+    """
 
     def __init__(self, file: Place) -> None:
         super().__init__()
         self._file = file
         self._text = b"".join(lines.read(file))
+        self._now, self._over = threading.Event(), False
+        self._thread = threading.Thread(target=self._put, name="log", daemon=True)
+        self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         self._text += f"{self.format(record)}\n".encode(errors="backslashreplace")
-        with suppress(StorageError):  # a log that cannot be written stops nothing
-            write_whole(self._file, self._text)
+        if record.levelno >= logging.ERROR:
+            self._now.set()
+
+    def close(self) -> None:
+        self._over = True
+        self._now.set()
+        self._thread.join(_LEAVE_WITHIN_S)
+        super().close()
+
+    def _put(self) -> None:
+        size = len(self._text)
+        while True:
+            self._now.wait(_PUT_EVERY_S)
+            self._now.clear()
+            over, text = self._over, self._text
+            if len(text) > size:
+                with suppress(StorageError):  # a log that cannot be written stops nothing
+                    write_whole(self._file, text)
+                    size = len(text)
+            if over:
+                return
 
 
 def get(rank: int, folder: Place | None) -> logging.Logger:

@@ -30,7 +30,6 @@ def note_start(run: RunDir, *, world_size: int, epoch: int, step: int) -> int:
     Raises:
         StorageError: It cannot be written.
     """
-    run.join()
     before = sum("world_size" in line for line in _read(run))
     now = datetime.now(UTC).timestamp()
     _append(run, {"started_at": now, "world_size": world_size, "epoch": epoch, "step": step})

@@ -5,7 +5,10 @@ from distaug.spec.job import JobSpec, differences
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
 
-__all__ = ["claim"]
+__all__ = ["claim", "settle"]
+
+_PART_OF_THE_ARITHMETIC = ("cpus_per_worker", "gpus_per_worker")
+"""What a job asks of its machines that changes its sums: the number of threads, and the kind of device."""
 
 
 def claim(job: JobSpec) -> tuple[RunDir, JobSpec, Result | None]:
@@ -26,6 +29,18 @@ def claim(job: JobSpec) -> tuple[RunDir, JobSpec, Result | None]:
     run.create()
     if not run.exists():
         return run, job, None
+    job = settle(job, run)
+    return run, job, Result.read(run.result_file) if run.result_file.exists() else None
+
+
+def settle(job: JobSpec, run: RunDir) -> JobSpec:
+    """Return the job in which everything decided at the run's first start stays as it was; itself in a new run.
+
+    Raises:
+        JobError: The run has a different job.
+    """
+    if not run.exists():
+        return job
     stored = run.load_job()
     changed = differences(job, stored)
     if changed:
@@ -34,10 +49,11 @@ def claim(job: JobSpec) -> tuple[RunDir, JobSpec, Result | None]:
             f"run {job.name!r} in {run.root.parent} was made by a different job:\n{lines}\n"
             "give the new job another name (--name), or restore these fields to go on with the old run"
         )
-    cluster = job.cluster
-    if cluster.cpus_per_worker == "auto":
-        # The number of threads changes sums, so it stays as it was.
-        cluster = cluster.model_copy(update={"cpus_per_worker": stored.cluster.cpus_per_worker})
-    result = Result.read(run.result_file) if run.result_file.exists() else None
+    decided = {
+        field: getattr(stored.cluster, field)
+        for field in _PART_OF_THE_ARITHMETIC
+        if getattr(job.cluster, field) == "auto"
+    }
+    cluster = job.cluster.model_copy(update=decided)
     kept = {"cluster": cluster, "runs_dir": job.runs_dir, "compress": job.compress, "metrics": job.metrics}
-    return run, stored.model_copy(update=kept), result
+    return stored.model_copy(update=kept)

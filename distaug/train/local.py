@@ -51,7 +51,7 @@ def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
             return result
         if job.compress is not None and world.rank == 0:
             reporter.log("the section `compress` is for `distaug run` and `distaug compress`: this only trains")
-        with RunLock(run) if world.rank == 0 else nullcontext():
+        with RunLock(run, reporter.log) if world.rank == 0 else nullcontext():
             return fit(claimed, run, world, reporter)
     except RuntimeError as error:
         # nccl has a class for it; gloo is known by its words alone.

@@ -19,6 +19,7 @@ from distaug.store import checkpoint, records
 from distaug.store.rundir import RunDir
 from distaug.train import optim, precision
 from distaug.train.attempts import device_seconds, note_start
+from distaug.train.claim import settle
 from distaug.train.decide import Memory
 from distaug.train.device import keep_freed_memory, pick_device, threads_per_worker
 from distaug.train.loss import class_weights
@@ -49,7 +50,7 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     """Open the data, build the model, and restore the newest checkpoint of the run if there is one.
 
     Args:
-        job: The job, as `claim` returned it.
+        job: The job, as `claim` returned it before the run's first group of workers or a later one.
         run: Its run folder.
         world: The ranks.
         reporter: Whoever watches.
@@ -60,6 +61,10 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     Raises:
         DistaugError: Something asked for cannot be had; the same error on every rank.
     """
+    # What an earlier group of workers decided stays, whatever the size of this one. Rank 0 alone reads it, since others
+    # may not see a new file yet.
+    asked = job
+    job = world.broadcast(_together(world, lambda: settle(asked, run) if world.rank == 0 else asked))
     device = _together(world, lambda: pick_device(job, world))
     threads = threads_per_worker(job, world)
     torch.set_num_threads(threads)
@@ -224,7 +229,9 @@ def _resolve(
                 }
             ),
             "stop": job.stop.model_copy(update={"start_epoch": start}),
-            "cluster": job.cluster.model_copy(update={"cpus_per_worker": threads}),
+            "cluster": job.cluster.model_copy(
+                update={"cpus_per_worker": threads, "gpus_per_worker": int(device.type == "cuda")}
+            ),
         }
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distaug.cli import main
 from distaug.cluster.kuberay import manifest
 from distaug.errors import JobError
 from distaug.spec.load import parse_job
@@ -125,17 +126,34 @@ def test_the_environment_of_the_workers() -> None:
     assert container(workers("cluster.env={NCCL_DEBUG: INFO}"))["env"] == [{"name": "NCCL_DEBUG", "value": "INFO"}]
 
 
-def test_retries_and_the_wait_for_machines() -> None:
-    made = spec("cluster.retries=5", "cluster.start_timeout_min=2.5")
-    assert (made["backoffLimit"], made["preRunningDeadlineSeconds"]) == (5, 150)
+def test_the_wait_for_machines() -> None:
+    assert spec("cluster.start_timeout_min=2.5")["preRunningDeadlineSeconds"] == 150
 
 
-def test_a_pod_that_goes_has_the_time_to_tell_ray() -> None:
-    pod = workers()["template"]["spec"]
-    *_, script = container(workers())["lifecycle"]["preStop"]["exec"]["command"]
+def test_a_failed_job_keeps_no_machines() -> None:
+    made = spec("cluster.retries=5")
+    assert made["backoffLimit"] == 1, "retries are of lost workers; KubeRay would repeat what nothing can mend"
+    assert made["shutdownAfterJobFinishes"] and made["ttlSecondsAfterFinished"] <= 60
+
+
+@pytest.mark.parametrize(("group", "notice"), [("headGroupSpec", None), ("workerGroupSpecs", 30)])
+def test_a_pod_that_goes_has_the_time_to_tell_ray(group: str, notice: int | None) -> None:
+    found = cluster()[group]
+    only = found[0] if isinstance(found, list) else found
+    *_, script = container(only)["lifecycle"]["preStop"]["exec"]["command"]
     assert "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in script
-    told, waited = int(script.split("timeout ")[1].split()[0]), int(script.split("sleep ")[1])
-    assert told + waited < pod["terminationGracePeriodSeconds"]
+    told, deadline, waited = (int(script.split(word)[1].split()[0]) for word in ("timeout ", "-seconds ", "sleep "))
+    assert waited == deadline
+    assert told + waited < only["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert notice is None or deadline < notice
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_shared_memory_is_for_all_workers_of_a_pod(together: int) -> None:
+    head, worker, submitter = pods("cluster.workers=4", workers_per_pod=together)
+    sizes = [[v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "shm"] for pod in (head, worker)]
+    assert sizes == [["2Gi"], [f"{2 * together}Gi"]]
+    assert not [volume for volume in submitter["volumes"] if volume["name"] == "shm"]
 
 
 def test_claims_are_mounted_in_head_and_workers() -> None:
@@ -175,15 +193,44 @@ def test_no_pod_has_more_rights_than_it_needs() -> None:
         (["runs_dir=runs"], {}, "runs_dir: runs is relative, .* --set runs_dir=/runs or s3://"),
         (["data={source: folder, path: pictures}"], {}, "data.path: pictures is relative"),
         (["runs_dir=/runs"], {}, r"runs_dir: /runs is on no volume \(mounted: none\), .* --volume CLAIM:/runs"),
+        (["runs_dir=file:///runs/mine"], {}, "runs_dir: /runs/mine is on no volume .* --volume CLAIM:/runs,"),
+        (["runs_dir=/runs/../tmp"], {"/runs": "claim"}, "runs_dir: /tmp is on no volume"),
+        (["runs_dir=http://host/runs"], {}, "runs_dir: a URL has the unknown scheme http"),
+        (["model.weights=old.pt"], {}, "model.weights: old.pt is relative"),
+        (["model.weights=/w/old.pt"], {}, "model.weights: /w/old.pt is on no volume .* CLAIM:/w,"),
+        (["train.distill={teacher: runs/big}"], {}, "train.distill.teacher: runs/big is relative"),
+        (["train.distill={teacher: ~/big}"], {}, "train.distill.teacher: ~/big is relative"),
         (["runs_dir=/runs-2"], {"/runs": "claim"}, r"/runs-2 is on no volume \(mounted: /runs\)"),
         ([], {"runs": "claim"}, "the volume claim is to be mounted at runs; give an absolute path"),
         (["cluster.node_labels={pool: '!spot'}"], {}, "cluster.node_labels.pool: found !spot; .* only plain values"),
     ],
-    ids=["auto", "all-auto", "name", "long-name", "runs", "data", "no-volume", "other-volume", "mount", "label"],
+    ids="auto all-auto name long-name runs data no-volume file-url parent scheme weights weights-volume teacher home "
+    "other-volume mount label".split(),
 )
 def test_what_is_refused(sets: list[str], volumes: dict[str, str], message: str) -> None:
     with pytest.raises(JobError, match=message):
         rendered(*sets, volumes=volumes)
+
+
+def test_paths_on_volumes_in_buckets_and_names_are_taken() -> None:
+    rendered(
+        "runs_dir=file:///mnt/runs",
+        "model={name: resnet18, weights: IMAGENET1K_V1}",
+        "train.distill={teacher: /mnt/teachers/big}",
+        volumes={"/mnt": "claim"},
+    )
+    rendered("model.weights=s3://bucket/old.safetensors", "train.distill={teacher: s3://bucket/runs/big}")
+
+
+def test_the_command_line_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB)
+    sets, options = RECORDED["elastic-gpu"]
+    asked = ["--image", "registry.example/distaug:1", *(word for line in (CPU, *sets) for word in ("--set", line))]
+    assert main(["manifest", str(file), *asked, "--workers-per-pod", str(options["workers_per_pod"])]) == 0
+    assert capsys.readouterr().out == recorded("elastic-gpu")
+    assert main(["manifest", str(file), *asked, "--workers-per-pod", "3"]) != 0
+    assert "cannot be dealt out to pods of 3" in capsys.readouterr().err
 
 
 def test_rendering_starts_without_ray() -> None:

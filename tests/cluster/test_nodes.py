@@ -61,7 +61,7 @@ def test_a_run_grows_moves_and_shrinks_to_the_same_bits(cluster: Cluster, folder
     assert (grown, drained) == (0, 0) and died >= 0
     said = run.said()
     assert "there is room for 3 workers" in said and "two (" in said and "is being taken away" in said
-    assert said.count("workers lost (1 of 3 retries)") == 1 and "retries): three (" in said
+    assert said.count("workers lost (1 of 3 retries): rank") == 1
     assert cluster.alive().keys() == {"head", "one"}, "a node that was drained leaves as soon as its workers have"
     cluster.add("two")
 
@@ -90,7 +90,7 @@ def test_retries_end(cluster: Cluster, folder: Path) -> None:
     train_on(cluster, run, 1)
     cluster.kill("frail")
     assert run.end() == 5, run.said()
-    assert "more often than `cluster.retries` allows" in run.said() and "frail (" in run.said()
+    assert "more often than `cluster.retries` allows" in run.said()
 
 
 @pytest.mark.parametrize("what", ["storage", "data", "no data", "version"])

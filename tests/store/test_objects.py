@@ -1,15 +1,19 @@
 """Files in an object store, against a real S3 API."""
 
+import re
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiohttp import ClientTimeout
 from s3fs import S3FileSystem
 
 from distaug.errors import StorageError
-from distaug.store import lines
+from distaug.store import lines, objects
 from distaug.store.objects import ObjectPath
 from distaug.store.place import place
 from distaug.store.whole import remove_folder, remove_tree, write_folder, write_whole
@@ -42,6 +46,56 @@ def test_files_come_and_go(bucket: str) -> None:
     remove_tree(folder)
     remove_tree(folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["team[1]", "team*", "tea?1", "[!x]*"])
+def test_no_character_of_a_name_is_a_pattern(bucket: str, name: str) -> None:
+    others = at(f"{bucket}/team1/runs/a/job.yaml")
+    others.write_bytes(b"others'")
+    runs = at(f"{bucket}/{name}/runs")
+    assert list(runs.glob("*/job.yaml")) == []
+    for run in ("a", "b[2]"):
+        write_folder(runs / run, {"job.yaml": b"", "[a]*": b""}, seal="job.yaml")
+    assert sorted(path.parent.name for path in runs.glob("*/job.yaml")) == ["a", "b[2]"]
+    assert sorted(runs.files()) == ["a/[a]*", "a/job.yaml", "b[2]/[a]*", "b[2]/job.yaml"]
+    remove_folder(runs / "a", seal="job.yaml")
+    assert sorted(runs.files()) == ["b[2]/[a]*", "b[2]/job.yaml"]
+    remove_tree(at(f"{bucket}/{name}"))
+    assert list(at(bucket).files()) == ["team1/runs/a/job.yaml"]
+
+
+def test_a_pattern_is_matched_part_by_part(bucket: str) -> None:
+    folder = at(f"{bucket}/runs")
+    for name in ("a/job.yaml", "a/deep/job.yaml", "job.yaml", ".x.tmp", "a/.x.tmp", "b/xjob.yaml"):
+        (folder / name).write_bytes(b"")
+    assert [str(path) for path in folder.glob("*/job.yaml")] == [f"{folder}/a/job.yaml"]
+    assert [str(path) for path in folder.glob(".*.tmp")] == [f"{folder}/.x.tmp"]
+
+
+def test_what_marks_a_folder_is_no_file_of_it(bucket: str) -> None:
+    client = S3FileSystem(use_listings_cache=False)
+    for key in ("set/", "set/cat/", "set/cat/1"):
+        client.call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key=key, Body=b"")
+    assert list(at(f"{bucket}/set").files()) == ["cat/1"]
+    remove_tree(at(f"{bucket}/set"))
+    assert not at(f"{bucket}/set").exists()
+
+
+@pytest.mark.parametrize("size", [10, 5 * 2**20])
+def test_a_content_whose_connection_is_cut_is_asked_for_again(
+    bucket: str, proxy: Proxy, tmp_path: Path, size: int
+) -> None:
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    file, content = at(f"{bucket}/file"), b"x" * size
+    file.write_bytes(content)
+    proxy.cut, proxy.cuts = re.compile("GET .*/file"), 2
+    assert file.read_bytes() == content
+    proxy.cuts = 2
+    file.fetch(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content
+    proxy.cuts = 100
+    with pytest.raises(StorageError, match="the store cannot be reached"):
+        file.read_bytes()
 
 
 def test_a_new_file_is_never_an_old_one(bucket: str) -> None:
@@ -104,6 +158,20 @@ def test_a_bucket_that_is_not_there(bucket: str) -> None:
             act()
 
 
+def test_whoever_may_only_use_a_name_need_not_ask_about_the_bucket(bucket: str, proxy: Proxy) -> None:
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    name = bucket.removeprefix("s3://")
+
+    def refuse(line: str) -> tuple[int, str] | None:
+        allowed = f"/{name}/runs/a" in line or (line.startswith(f"GET /{name}?") and "prefix=runs%2Fa" in line)
+        return None if allowed else (403, "AccessDenied")
+
+    proxy.refuse = refuse
+    at(f"{bucket}/runs/a").check_bucket()
+    with pytest.raises(StorageError, match=r"refuses it .*must allow to list, read, write and remove"):
+        at(f"{bucket}/other").check_bucket()
+
+
 def test_no_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -128,3 +196,29 @@ def test_a_store_that_cannot_be_reached_is_told_in_time(bucket: str, monkeypatch
     with pytest.raises(StorageError, match="cannot be reached .*AWS_ENDPOINT_URL"):
         path.is_file()
     assert time.monotonic() - began < 30
+
+
+def test_googles_store_that_takes_a_request_and_does_not_answer_is_told_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gcsfs = pytest.importorskip("gcsfs")
+    limits = at("gs://bucket/x").fs.requests_timeout
+    assert limits.sock_connect == 5 and limits.sock_read == 10, "its client asks six times"
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", SimpleNamespace(sleep=pause))
+    limits = ClientTimeout(total=None, sock_connect=0.2, sock_read=0.2)
+    monkeypatch.setitem(objects._OPTIONS["gs"], "requests_timeout", limits)
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{hole.getsockname()[1]}")
+        monkeypatch.setitem(objects._OPTIONS["gs"], "token", "anon")
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        path, began = at("gs://bucket/x"), time.monotonic()
+        for act in (path.is_file, path.read_bytes, lambda: path.write_bytes(b"x"), path.check_bucket):
+            with pytest.raises(StorageError, match="gs://bucket/x: the store cannot be reached"):
+                act()
+    assert time.monotonic() - began < 30 and 0 < sum(pauses[:5]) < 40
+    gcsfs.GCSFileSystem.clear_instance_cache()

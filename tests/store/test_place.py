@@ -19,7 +19,7 @@ def test_a_path_is_absolute_and_a_file_url_is_that_path(tmp_path: Path, monkeypa
     assert place("runs") == place(Path("runs")) == tmp_path / "runs"
     assert place("~/runs") == Path("/home/her/runs")
     assert place("file:///data/with%20space/") == place("file://localhost/data/with space") == Path("/data/with space")
-    assert is_url("s3://bucket/x") and not is_url("runs/s3") and not is_url(Path("s3://bucket"))
+    assert is_url("s3://bucket/x") and is_url("s3:/bucket/x") and not is_url("runs/s3") and not is_url(Path("s3://bucket"))
 
 
 def test_a_url_is_walked_like_a_path() -> None:
@@ -43,6 +43,8 @@ def test_a_url_is_walked_like_a_path() -> None:
         ("s3://bucket/a//b", "names no place in a bucket"),
         ("s3://bucket/a/../../other", "without `.` and `..`"),
         ("file://host/runs", "is on the host 'host'; give file:///path"),
+        ("s3:/bucket/runs", "two slashes after `s3:`; give s3://bucket/folder"),
+        ("GS:/bucket", "two slashes after `gs:`; give gs://bucket/folder"),
     ],
 )
 def test_what_is_no_place_is_refused(url: str, message: str) -> None:
@@ -50,9 +52,19 @@ def test_what_is_no_place_is_refused(url: str, message: str) -> None:
         place(url)
 
 
-def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
-    with pytest.raises(JobError, match="credentials in it.*AWS_SECRET_ACCESS_KEY") as refused:
-        place("s3://AKIAXYZ:s3cr3t@bucket/runs")
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("s3://AKIAXYZ:s3cr3t@bucket/runs", r"credentials in it.*\(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY\)"),
+        ("s3://AKIAXYZ:ab/s3cr3t@bucket/runs", r"credentials in it.*AWS_SECRET_ACCESS_KEY"),
+        ("gs://AKIAXYZ:s3cr3t@bucket/runs", r"credentials in it.*\(GOOGLE_APPLICATION_CREDENTIALS\)"),
+        ("s3:/AKIAXYZ:s3cr3t@bucket/runs", "two slashes"),
+        ("https://AKIAXYZ:s3cr3t@bucket/runs", "unknown scheme https"),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(url: str, advice: str) -> None:
+    with pytest.raises(JobError, match=advice) as refused:
+        place(url)
     assert "s3cr3t" not in str(refused.value) and "AKIAXYZ" not in str(refused.value)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from distaug.errors import DistaugError
 from distaug.spec.job import JobSpec
 from distaug.store import records
+from distaug.store.rundir import RunDir
 from distaug.telemetry.progress import Progress
 from distaug.train import watch
 from distaug.train.claim import claim
@@ -88,6 +89,20 @@ def run_job(world: World, job: dict[str, Any], stop_after: int | None = None) ->
         "steps": watcher.steps,
         "history": records.read(run.history_file) if run.history_file.exists() else [],
     }
+
+
+def train_as_asked(world: World, job: dict[str, Any], stop_after: int | None = None) -> dict[str, Any]:
+    """Train as a group of workers does that a driver started with the job as it was before the run's first start."""
+    watch._LOOK_EVERY_S = 0.0
+    watcher = Watcher()
+    watcher.stop_after = stop_after if world.rank == world.size - 1 else None
+    asked = JobSpec.model_validate(job)
+    run = RunDir(asked.runs_dir, asked.name)
+    run.create()
+    try:
+        return {"result": fit(asked, run, world, watcher), "error": None}
+    except DistaugError as error:
+        return {"result": None, "error": error}
 
 
 def judge_again(world: World, job: dict[str, Any]) -> dict[str, Any]:
