@@ -26,7 +26,7 @@ test-all: setup
 
 # Builds the image and has a cluster of containers lose a worker; wants podman and buildah, see deploy/README.md.
 cluster-test:
-	deploy/cluster_test.sh
+	deploy/cluster_test.sh || test $$? = 77 # skipped, with the reason
 
 lint: setup
 	$(BIN)/ruff check .

@@ -105,10 +105,18 @@ pip_settings() {
     done < <(sed -n 's/^[a-z-]* = //p' "$work/pip/pip.conf" | tr ' ' '\n' | sort -u)
 }
 
+# Some machines, being containers themselves, may run none.
+able() {
+    { podman network create --internal "$TAG" && quiet run --rm --network "$TAG" "$base" true; } >"$work/able" 2>&1 \
+        || skip "podman cannot run a container on a network of its own here: $(tail -1 "$work/able")"
+    podman network rm "$TAG" >/dev/null
+}
+
 build() {
     since=$SECONDS
     base_image
     say "base image $base ($(seconds) s)"
+    able
     free=$(df --output=avail -BG "$(podman info --format '{{.Store.GraphRoot}}')" | tail -1 | tr -dc 0-9)
     [ "$free" -ge $NEEDED_GB ] || skip "$free GB are free for images, and building one takes $NEEDED_GB"
     since=$SECONDS

@@ -76,7 +76,7 @@ class Proxy:
     """Passes requests on, and does harm to those whose method and path match.
 
     Those that match `hold` are held back for ever; the next `cuts` answers to those that match `cut` end in the middle;
-    those for which `refuse` returns a status and an error's code get these. A `careless` store knows no conditions.
+    those for which `refuse` returns a status and an error's code get these.
     """
 
     def __init__(self, server: str) -> None:
@@ -85,7 +85,6 @@ class Proxy:
         self.cut: re.Pattern[str] | None = None
         self.cuts = 0
         self.refuse: Callable[[str], tuple[int, str] | None] = lambda line: None
-        self.careless = False
         self.requests: list[str] = []
         proxy, target = self, urlsplit(server).netloc
 
@@ -107,8 +106,7 @@ class Proxy:
                     self.wfile.write(said if self.command != "HEAD" else b"")
                     return
                 connection = http.client.HTTPConnection(target, timeout=PATIENCE_S)
-                unwanted = ("expect", "connection", *(("if-none-match",) if proxy.careless else ()))
-                headers = {k: v for k, v in self.headers.items() if k.lower() not in unwanted}
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 content = answer.read()

@@ -37,7 +37,7 @@ LIBRARIES = {
     "store": set(),
     "store/checkpoint.py": {"safetensors", "torch"},
     "store/model_files.py": {"safetensors", "torch"},
-    "store/objects.py": {"upath"},
+    "store/objects.py": {"aiohttp", "upath"},
     "draws.py": {"torch"},
     "telemetry": {"rich"},
     "telemetry/exporter.py": {"prometheus_client"},

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from distaug.cluster import nodes
 from distaug.cluster.group import Group
-from distaug.cluster.scale import of_cluster
+from distaug.cluster.private import goes_on
+from distaug.cluster.scale import Scale, of_cluster
 from distaug.cluster.session import Session
 from distaug.errors import ClusterError, InterruptedRunError
 from distaug.spec.job import JobSpec
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir
+from distaug.train.claim import settle
 
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
@@ -28,6 +30,9 @@ _LOOK_EVERY_S = 0.2
 _LOOK_AROUND_EVERY_S = 1.0
 _STEADY_S = 3.0
 """Room counts once it has stayed the same for so long: nodes come one after another."""
+_GROW_EVERY_S = 60.0
+_SAME_FAILED_STARTS = 5
+"""Failed starts for one reason after which it is taken for one that stays; Ray finds a dead node in less time."""
 
 
 class _Steady:
@@ -43,24 +48,48 @@ class _Steady:
         return monotonic() - self._since >= _STEADY_S
 
 
+class _Growth:
+    """When a job may leave to grow: once, then a minute later, and twice as late each time it got nothing by it.
+
+    Two jobs that both want more than there is would otherwise take each other's places without end.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s, self._left_with, self._from = _GROW_EVERY_S, 0, monotonic()
+
+    def allowed(self) -> bool:
+        """Return whether there may be one now."""
+        return monotonic() >= self._from
+
+    def left(self, workers: int) -> None:
+        """Take note that so many workers leave for a larger group."""
+        self._left_with = workers
+
+    def began(self, workers: int) -> None:
+        """Take note of the size of a group that begins."""
+        if self._left_with:
+            self._pause_s = _GROW_EVERY_S if workers > self._left_with else 2 * self._pause_s
+            self._left_with, self._from = 0, monotonic() + self._pause_s
+
+
 class _Lookout:
     """Looks around for a group of workers: is there a reason to save, leave, and go on as another group?
 
     Args:
         group: The group.
         ask: Asks the cluster for places for the workers that the job may have beside those of the group.
+        growth: Says when the group may leave to grow.
         line: Told the reason.
-        stops: Gets an entry when the driver's own node is being taken away.
     """
 
     def __init__(
-        self, group: Group, ask: Callable[[], nodes.Places], line: Callable[[str], None], stops: list[int]
+        self, group: Group, ask: Callable[[], nodes.Places], growth: _Growth, line: Callable[[str], None]
     ) -> None:
-        self._group, self._ask, self._line, self._stops = group, ask, line, stops
+        self._group, self._ask, self._growth, self._line = group, ask, growth, line
         self._places: nodes.Places | None = None
         self._steady, self._due = _Steady(), monotonic()
         self._training = False
-        self.reason: Literal["", "drain", "room"] = ""
+        self.reason: Literal["", "driver", "drain", "room"] = ""
 
     def look(self, news: "News") -> bool:
         """Return whether the workers are to save and leave; asks Ray about once a second."""
@@ -69,9 +98,9 @@ class _Lookout:
             return False
         self._due = monotonic() + _LOOK_AROUND_EVERY_S
         draining = nodes.draining()
-        if nodes.own_node() in draining and not self._stops:
-            self._line("the node of the driver is being taken away; submit the job again to go on elsewhere")
-            self._stops.append(1)
+        if nodes.own_node() in draining:
+            self.reason = "driver"
+            self._line("the node of the driver is being taken away: saving the state")
         elif leaving := {name for node, name in self._group.nodes.values() if node in draining}:
             self.reason = "drain"
             self._line(f"{', '.join(sorted(leaving))} is being taken away: saving the state and moving")
@@ -82,7 +111,7 @@ class _Lookout:
 
     def _room(self) -> int:
         """Return for how many more workers there is room, if that has settled."""
-        if self._places is None and len(self._group.nodes) == self._group.workers:
+        if self._places is None and len(self._group.nodes) == self._group.workers and self._growth.allowed():
             # Not before all have begun: what is asked for earlier takes the places of the group itself.
             self._places = self._ask()
         if self._places is None or not self._training:  # Before the training there is nothing to be saved.
@@ -107,14 +136,12 @@ class Elastic:
     """
 
     def __init__(self, job: JobSpec, run_dir: RunDir, session: Session, stops: list[int]) -> None:
-        self._scale = of_cluster(job, nodes.nodes())
-        # The number of threads is part of the arithmetic: it stays as it is when nodes come and go.
-        cluster = job.cluster.model_copy(update={"cpus_per_worker": self._scale.cores})
-        self._job = job.model_copy(update={"cluster": cluster})
-        self._run_dir, self._session, self._stops = run_dir, session, stops
+        self._job, self._run_dir, self._session, self._stops = job, run_dir, session, stops
         self._line = session.screen.line
         self._trained_at = monotonic()
-        self._lost = self._preempted = 0
+        self._growth = _Growth()
+        self._lost = self._preempted = self._failed_starts = 0
+        self._causes: list[str] = []
 
     def train(self) -> Result:
         """Train until there is a result.
@@ -123,10 +150,11 @@ class Elastic:
             DistaugError: What ended the training; InterruptedRunError after a signal, with the state saved.
         """
         while True:
-            workers = self._wait_for_room()
-            group = Group(self._job, self._run_dir, self._session, workers=workers, scale=self._scale, retries=0)
-            missing = partial(self._places, self._scale.most - workers)
-            with closing(_Lookout(group, missing, self._line, self._stops)) as lookout:
+            job, scale, workers = self._wait_for_room()
+            self._growth.began(workers)
+            group = Group(job, self._run_dir, self._session, workers=workers, scale=scale, retries=0)
+            missing = partial(nodes.Places, 0, scale.most - workers, scale.share, job)
+            with closing(_Lookout(group, missing, self._growth, self._line)) as lookout:
                 result = group.watch(self._stops, lookout.look)
             if result is not None:
                 return result
@@ -134,38 +162,44 @@ class Elastic:
                 self._trained_at = monotonic()
             self._judge(group, lookout.reason)
 
-    def _places(self, count: int) -> nodes.Places:
-        return nodes.Places(count, self._scale.share, self._job)
-
-    def _wait_for_room(self) -> int:
-        """Return how many workers there is room for, once that is enough.
+    def _wait_for_room(self) -> tuple[JobSpec, Scale, int]:
+        """Return the job with all that depends on the cluster decided, and how many workers there is room for.
 
         Raises:
             ClusterError: It was not enough for as long as `cluster.start_timeout_min`.
             InterruptedRunError: A signal came meanwhile.
         """
-        most, steady, told = self._scale.most, _Steady(), False
-        with closing(self._places(most)) as places:
-            while True:
-                had = places.had()
-                counts = steady.note(had)
-                if had == most or (counts and had >= self._scale.least):
-                    break
-                if self._stops:
-                    raise InterruptedRunError("stopped while waiting for room; the same command goes on from there")
-                if self._overdue():
-                    raise self._gave_up(f"{self._shortage(had)}: add nodes, ask for less, or wait longer")
-                if counts and not told:
-                    told = True
-                    self._line(f"waiting up to {self._job.cluster.start_timeout_min:g} min: {self._shortage(had)}")
-                sleep(_LOOK_EVERY_S)
-        if had < most:
-            self._line(f"there is room for {had} of {most} workers: they do the work of all")
-        return had
+        had = None
+        while had is None:
+            # What the run decided at its first start stays; until then, nodes that come count.
+            job = settle(self._job, self._run_dir)
+            scale = of_cluster(job, nodes.nodes(job))
+            with closing(nodes.Places(scale.least, scale.most, scale.share, job)) as places:
+                had = self._had(places, scale, job)
+        if job.cluster.gpus_per_worker == "auto" and not scale.gpus:
+            self._line("no node has a GPU: the run is trained on CPUs, also when GPUs come later")
+        if had < scale.most:
+            self._line(f"there is room for {had} of {scale.most} workers: they do the work of all")
+        return _decided(job, scale), scale, had
 
-    def _shortage(self, had: int) -> str:
-        there = nodes.describe(nodes.nodes())
-        return f"the job asks for {self._scale}, and there is room for {had} of them ({there})"
+    def _had(self, places: nodes.Places, scale: Scale, job: JobSpec) -> int | None:
+        """Return how many places there are, once that is enough; None when another scale is to be asked for."""
+        steady, told = _Steady(), False
+        while True:
+            if self._stops:
+                raise InterruptedRunError(f"stopped while waiting for room; {goes_on(self._session.run_dir.name)}")
+            if of_cluster(job, nodes.nodes(job)) != scale:
+                return None
+            had = places.had()
+            counts = steady.note(had)
+            if had == scale.most or (counts and had >= scale.least):
+                return had
+            if self._overdue():
+                raise self._gave_up(f"{_shortage(scale, job)}: add nodes, ask for less, or wait longer")
+            if counts and not told:
+                told = True
+                self._line(f"waiting up to {job.cluster.start_timeout_min:g} min: {_shortage(scale, job)}")
+            sleep(_LOOK_EVERY_S)
 
     def _overdue(self) -> bool:
         return monotonic() - self._trained_at > 60 * self._job.cluster.start_timeout_min
@@ -176,20 +210,18 @@ class Elastic:
 
     def _judge(self, group: Group, reason: str) -> None:
         """Take note of how a group ended without a result; raise when there must not be another one."""
-        allowed = self._job.cluster
+        allowed, again = self._job.cluster, goes_on(self._session.run_dir.name)
+        if reason == "driver":
+            raise InterruptedRunError(f"the node of the driver is being taken away; {again}")
         if reason == "drain":
             self._preempted += 1
             if self._preempted > allowed.preemption_retries:
                 raise ClusterError(
                     f"nodes were taken away {self._preempted} times, and cluster.preemption_retries is "
-                    f"{allowed.preemption_retries}; `distaug resume {self._session.run_dir.name}` goes on"
+                    f"{allowed.preemption_retries}; {again}"
                 )
         elif group.failed and not group.nodes:
-            causes = "; ".join(group.causes())
-            if self._overdue():
-                raise self._gave_up(causes)
-            self._line(f"the workers did not begin, trying again: {causes}")
-            sleep(_LOOK_AROUND_EVERY_S)
+            self._retry_start(group)
         elif group.failed:
             self._lost += 1
             if self._lost > allowed.retries:
@@ -197,3 +229,39 @@ class Elastic:
             self._line(f"workers lost ({self._lost} of {allowed.retries} retries): {'; '.join(group.causes())}")
         elif not reason:
             raise group.explain()
+        if reason == "room":
+            self._growth.left(group.workers)
+
+    def _retry_start(self, group: Group) -> None:
+        """Wait a little after a group that did not begin, twice as long each time the causes are the same.
+
+        Raises:
+            ClusterError: It will not begin, or did not for too long.
+        """
+        causes = group.causes()
+        self._failed_starts = self._failed_starts + 1 if causes == self._causes and not group.crowded_out else 1
+        self._causes, told = causes, "; ".join(causes)
+        if self._failed_starts == _SAME_FAILED_STARTS:
+            raise ClusterError(f"the workers did not begin, {_SAME_FAILED_STARTS} times for the same reason: {told}")
+        if self._overdue():
+            raise self._gave_up(told)
+        self._line(f"the workers did not begin, trying again: {told}")
+        until = monotonic() + _LOOK_AROUND_EVERY_S * 2**self._failed_starts
+        while not self._stops and monotonic() < until:
+            sleep(_LOOK_EVERY_S)
+
+
+def _decided(job: JobSpec, scale: Scale) -> JobSpec:
+    """Return the job with what the cluster decides for the life of its run: shards, threads, and kind of device."""
+    shards = scale.most if job.train.shards == "auto" else job.train.shards
+    cluster = job.cluster.model_copy(update={"cpus_per_worker": scale.cores, "gpus_per_worker": scale.gpus})
+    return job.model_copy(update={"cluster": cluster, "train": job.train.model_copy(update={"shards": shards})})
+
+
+def _shortage(scale: Scale, job: JobSpec) -> str:
+    """Say what is asked for, and what there is."""
+    free, whole = nodes.free(job), nodes.nodes(job)
+    return (
+        f"the job asks for {scale}, and there is room for {scale.fits(free)} of them "
+        f"(free: {nodes.describe(free)}; in all: {nodes.describe(whole)})"
+    )

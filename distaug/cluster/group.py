@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from distaug.cluster.private import goes_on
 from distaug.cluster.scale import Scale
 from distaug.cluster.session import Session
 from distaug.errors import ClusterError, InterruptedRunError
@@ -72,6 +73,16 @@ class Group:
         """Whether it was lost, rather than left."""
         return bool(self._failures)
 
+    @property
+    def crowded_out(self) -> bool:
+        """Whether the room that there was for it was gone before it could begin."""
+        from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+        return any(
+            isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError)
+            for failure in self._failures
+        )
+
     def watch(self, stops: list[int], look: Callable[["News"], bool] = lambda news: False) -> Result | None:
         """Show what happens until the workers are gone, and ask them to save and leave when there is a reason.
 
@@ -115,13 +126,12 @@ class Group:
                 leave_at = monotonic() + _GRACE_S
                 self._session.screen.line("stopping: saving the state")
                 self._hub.request_stop.remote()
-            elif not moving and look(news):
+            elif leave_at is None and not moving and look(news):
                 moving = True
                 self._hub.request_stop.remote()
             if leave_at is not None and (len(stops) > 1 or monotonic() > leave_at):
                 raise InterruptedRunError(
-                    "left without waiting for the workers; "
-                    f"`distaug resume {self._session.run_dir.root}` goes on from the last checkpoint"
+                    f"left without waiting for the workers; {goes_on(self._session.run_dir.root)}"
                 )
             sleep(_LOOK_EVERY_S)
 
@@ -136,13 +146,13 @@ class Group:
 
     def explain(self) -> ClusterError:
         """Return what ended it as an error that names ranks, causes and logs."""
-        logs, name = self._run_dir.logs, self._session.run_dir.name
+        logs = self._run_dir.logs
         if not self._failures:
             return ClusterError(f"the workers left without a result; logs are in {logs}")
         lines = "".join(f"\n  {line}" for line in self.causes())
         return ClusterError(
             f"the workers failed more often than `cluster.retries` allows:{lines}"
-            f"\nlogs are in {logs}; `distaug resume {name}` goes on from the last checkpoint"
+            f"\nlogs are in {logs}; {goes_on(self._session.run_dir.name)}"
         )
 
     def _fit(self, scale: Scale, retries: int) -> None:

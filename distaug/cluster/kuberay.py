@@ -120,7 +120,7 @@ def _check_paths(job: JobSpec, volumes: Mapping[str, str]) -> None:
         "data.path": job.data.path,
         # Otherwise a name of torchvision's, such as IMAGENET1K_V1.
         "model.weights": None if weights is None or weights.isidentifier() else weights,
-        "train.distill.teacher": distill and distill.teacher,
+        "train.distill.teacher": None if distill is None else distill.teacher,
     }
     for field, path in paths.items():
         if path is not None:
@@ -257,10 +257,11 @@ def _worker(job: JobSpec, image: str, volumes: Mapping[str, str], workers_per_po
 
 
 def _drain(deadline_s: int) -> dict[str, Any]:
-    """Tell Ray that this node goes, so that the ranks save; the node stays until they have left."""
+    """Tell Ray that this node goes, so that the ranks save; the pod stays until they, and with them Ray, have left."""
     script = (
         f"timeout {_TELL_WITHIN_S} ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "
-        f"'the pod stops' --deadline-remaining-seconds {deadline_s} && sleep {deadline_s}"
+        f"'the pod stops' --deadline-remaining-seconds {deadline_s} && for second in {{1..{deadline_s}}}; do "
+        "grep -qsx raylet /proc/[0-9]*/comm || break; sleep 1; done"
     )
     return {"preStop": {"exec": {"command": ["/bin/bash", "-lc", script]}}}
 

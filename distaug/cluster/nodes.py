@@ -8,7 +8,7 @@ from ray.util import placement_group, placement_group_table, remove_placement_gr
 
 from distaug.spec.job import JobSpec
 
-__all__ = ["Node", "Places", "describe", "draining", "nodes", "own_node"]
+__all__ = ["Node", "Places", "describe", "draining", "free", "nodes", "own_node"]
 
 _LISTED = 8
 
@@ -21,19 +21,45 @@ class Node(NamedTuple):
     gpus: int
 
 
-def nodes() -> list[Node]:
-    """Return the nodes that are there and not being taken away."""
+def nodes(job: JobSpec) -> list[Node]:
+    """Return the nodes that a job may use and that are not being taken away, each with all it has."""
+    return [_node(node, node["Resources"]) for node in _usable(job)]
+
+
+def free(job: JobSpec) -> list[Node]:
+    """Return the same nodes, each with what nobody uses now."""
+    left: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return [_node(node, left.get(node["NodeID"], {})) for node in _usable(job)]
+
+
+def _usable(job: JobSpec) -> list[dict[str, Any]]:
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    leaving = draining()
+    leaving, type_ = draining(), _accelerator(job)
     return [
-        Node(
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-            int(node["Resources"].get("CPU", 0)),
-            int(node["Resources"].get("GPU", 0)),
-        )
+        node
         for node in known
-        if node["Alive"] and node["NodeID"] not in leaving
+        if node["Alive"]
+        and node["NodeID"] not in leaving
+        and (type_ is None or type_ in node["Resources"])
+        and all(_matches(node["Labels"].get(label), wanted) for label, wanted in job.cluster.node_labels.items())
     ]
+
+
+def _accelerator(job: JobSpec) -> str | None:
+    """Return the resource that Ray gives to nodes with the accelerator that the job asks for."""
+    return None if job.cluster.accelerator is None else f"accelerator_type:{job.cluster.accelerator}"
+
+
+def _matches(value: str | None, selector: str) -> bool:
+    """Say whether Ray's selector takes a label of this value: `a`, `!a`, `in(a, b)` or `!in(a, b)`."""
+    inner = selector.removeprefix("!")
+    named = inner[3:-1].split(",") if inner.startswith("in(") else [inner]
+    return (value in [name.strip() for name in named]) != selector.startswith("!")
+
+
+def _node(node: dict[str, Any], offer: Mapping[str, float]) -> Node:
+    name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    return Node(name, int(offer.get("CPU", 0)), int(offer.get("GPU", 0)))
 
 
 def describe(found: list[Node]) -> str:
@@ -44,7 +70,7 @@ def describe(found: list[Node]) -> str:
         if node.cpus or node.gpus
     ]
     more = f"; and {len(offers) - _LISTED} more" if len(offers) > _LISTED else ""
-    return "; ".join(offers[:_LISTED]) + more or "no node that takes workers"
+    return "; ".join(offers[:_LISTED]) + more or "nothing"
 
 
 def _counted(number: int, what: str) -> str:
@@ -63,35 +89,43 @@ def own_node() -> str:
 
 
 class Places:
-    """Places for workers, each a placement group of one bundle that is had as soon as a node has room for it.
+    """Places for workers: as many as there must be in one placement group, each of the others in one of its own.
 
     So Ray's scheduler itself says what is free (other jobs, labels and nodes that are being taken away count), and an
-    autoscaler sees what is missing.
+    autoscaler sees what is missing. Fewer than there must be are never held: two jobs that each held some of the last
+    places would wait for each other.
 
     Args:
-        count: Number of places asked for.
+        least: Number of places that are had together or not at all.
+        most: Number of places asked for; those above `least` are asked for once these are had.
         share: Resources of each.
         job: Has the labels that its node must carry and the type of its accelerator.
     """
 
-    def __init__(self, count: int, share: Mapping[str, float], job: JobSpec) -> None:
-        bundle = dict(share)
-        if job.cluster.accelerator is not None:  # as Ray Train asks for it
-            bundle[f"accelerator_type:{job.cluster.accelerator}"] = 0.001
-        options: dict[str, Any] = {}
-        if job.cluster.node_labels:
-            options["bundle_label_selector"] = [dict(job.cluster.node_labels)]
-        self._groups = [placement_group([bundle], **options) for _ in range(count)]
+    def __init__(self, least: int, most: int, share: Mapping[str, float], job: JobSpec) -> None:
+        self._least, self._more = least, most - least
+        type_ = _accelerator(job)
+        self._bundle = dict(share) | ({type_: 0.001} if type_ else {})  # as Ray Train asks for it
+        self._labels = dict(job.cluster.node_labels)
+        self._groups = [self._ask(least)] if least else []
+
+    def _ask(self, count: int) -> tuple[Any, int]:
+        labels: dict[str, Any] = {"bundle_label_selector": [self._labels] * count} if self._labels else {}
+        return placement_group([self._bundle] * count, **labels), count
 
     def had(self) -> int:
         """Return how many of them are had now."""
-        if not self._groups:
-            return 0
-        known = placement_group_table()
-        return sum(known.get(group.id.hex(), {}).get("state") == "CREATED" for group in self._groups)
+        had = 0
+        if self._groups:
+            known = placement_group_table()
+            had = sum(n for group, n in self._groups if known.get(group.id.hex(), {}).get("state") == "CREATED")
+        if had >= self._least:
+            self._groups += [self._ask(1) for _ in range(self._more)]
+            self._more = 0
+        return had
 
     def close(self) -> None:
         """Give them back."""
-        for group in self._groups:
+        for group, _ in self._groups:
             remove_placement_group(group)
-        self._groups = []
+        self._groups, self._more = [], 0

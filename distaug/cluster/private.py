@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distaug.spec.job import JobSpec
+from distaug.store.place import Place
 
-__all__ = ["connected", "prepare_environment", "submitted"]
+__all__ = ["connected", "goes_on", "prepare_environment", "submitted"]
 
 _OBJECT_STORE_BYTES = 100_000_000
 
@@ -18,6 +19,16 @@ _OBJECT_STORE_BYTES = 100_000_000
 def submitted() -> bool:
     """Say whether this process is the entry point of a job submitted to a cluster."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def goes_on(run: Place | str) -> str:
+    """Say how a run goes on that ended too early.
+
+    Args:
+        run: Its folder or name.
+    """
+    how = "submitted again under its name, it" if submitted() else f"`distaug resume {run}`"
+    return f"{how} goes on from the last checkpoint"
 
 
 def prepare_environment(job: JobSpec) -> None:

@@ -29,6 +29,11 @@ class Scale:
         """What each worker takes, as Ray counts it."""
         return {"CPU": float(self.cores)} | ({"GPU": float(self.gpus)} if self.gpus else {})
 
+    def fits(self, nodes: Sequence["Node"]) -> int:
+        """Return how many of the workers these nodes have room for."""
+        each = [(node.cpus // self.cores, node.gpus // self.gpus if self.gpus else self.most) for node in nodes]
+        return min(self.most, sum(min(pair) for pair in each))
+
     def __str__(self) -> str:
         """Say what is asked for."""
         count = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
@@ -63,17 +68,26 @@ def of_machine(job: JobSpec, log: Callable[[str], None]) -> Scale:
 
 
 def of_cluster(job: JobSpec, nodes: Sequence["Node"]) -> Scale:
-    """Return the workers of a job on a cluster, where nodes may come and go: `auto` takes what is there.
+    """Return the workers of a job on a cluster, where nodes may come and go.
+
+    `auto` is a range from one to the number of shards. Where that is open as well, because the run has not started yet,
+    it is the number of GPUs that are there.
 
     Args:
-        job: The job.
-        nodes: The nodes that are there now.
+        job: The job; what its run has decided before is in it.
+        nodes: The nodes that are there now and that it may use.
     """
-    asked, wanted = job.cluster.workers, job.cluster.gpus_per_worker
+    asked, wanted, shards = job.cluster.workers, job.cluster.gpus_per_worker, job.train.shards
     gpus = sum(node.gpus for node in nodes)
     takes_gpu = wanted == 1 or (wanted == "auto" and (gpus > 0 or job.cluster.accelerator is not None))
-    auto = (1, _devices(job, gpus if takes_gpu else 0))
-    least, most = asked if isinstance(asked, tuple) else auto if asked == "auto" else (asked, asked)
+    if asked == "auto":
+        least, most = 1, 1 if not takes_gpu else max(1, gpus) if shards == "auto" else shards
+    elif isinstance(asked, tuple):
+        least, most = asked
+        if shards != "auto":  # more workers than these would have nothing to work on
+            most = max(least, min(most, shards))
+    else:
+        least = most = asked
     threads = job.cluster.cpus_per_worker
     cores = _equal_share(most, nodes, takes_gpu) if threads == "auto" else threads
     return Scale(least, most, cores, int(takes_gpu))
@@ -86,8 +100,9 @@ def _devices(job: JobSpec, gpus: int) -> int:
 
 
 def _equal_share(workers: int, nodes: Sequence["Node"], takes_gpu: bool) -> int:
-    """Return the largest number of cores that so many workers can have each."""
+    """Return the largest number of cores that so many workers, or all there is a device for, can have each."""
+    now = max(1, Scale(1, workers, 1, int(takes_gpu)).fits(nodes))
     for cores in range(max((node.cpus for node in nodes), default=1), 1, -1):
-        if sum(min(node.cpus // cores, node.gpus if takes_gpu else workers) for node in nodes) >= workers:
+        if Scale(1, workers, cores, int(takes_gpu)).fits(nodes) >= now:
             return cores
     return 1

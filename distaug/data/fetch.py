@@ -47,15 +47,24 @@ def fetched(path: str, log: Log) -> str:
     copy = _copy(url, files)
     with storing(copy.parent, 0, f"the data of {url}"):
         _use(copy)
-    if not copy.exists():
-        size = sum(int(info["size"]) for info in files.values())
-        with locked(copy.parent.with_suffix(".lock"), log, f"fetching {url}"):
-            if not copy.exists():
-                log(f"fetching {url}: {len(files):,} files, {size / 2**20:,.1f} MiB, to {copy}")
-                with storing(copy.parent, size, f"the data of {url}"):
-                    _fetch(url, files, copy)
-                _remove_older(copy)
+    try:
+        _bring(url, files, copy, log)
+    except BaseException:
+        os.close(_IN_USE.pop(copy))
+        raise
     return str(copy)
+
+
+def _bring(url: "ObjectPath", files: dict[str, dict[str, Any]], copy: Path, log: Log) -> None:
+    if copy.exists():
+        return
+    size = sum(int(info["size"]) for info in files.values())
+    with locked(copy.parent.with_suffix(".lock"), log, f"fetching {url}"):
+        if not copy.exists():
+            log(f"fetching {url}: {len(files):,} files, {size / 2**20:,.1f} MiB, to {copy}")
+            with storing(copy.parent, size, f"the data of {url}"):
+                _fetch(url, files, copy)
+            _remove_older(copy)
 
 
 def at_hand(path: str) -> bool:
@@ -114,7 +123,7 @@ def _fetch(url: "ObjectPath", files: dict[str, dict[str, Any]], copy: Path) -> N
     for folder in {parts, *(target.parent for target in targets.values())}:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def bring(number: int, name: str) -> None:
+    def one(number: int, name: str) -> None:
         if not targets[name].exists():
             part = parts / str(number)
             (url / name if name else url).fetch(part)
@@ -124,7 +133,7 @@ def _fetch(url: "ObjectPath", files: dict[str, dict[str, Any]], copy: Path) -> N
 
     try:
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            list(pool.map(bring, range(len(files)), files))
+            list(pool.map(one, range(len(files)), files))
         if _copy(url, url.files()) != copy:
             raise FileNotFoundError
     except FileNotFoundError as error:

@@ -34,7 +34,7 @@ class DataSpec(Section):
     source: Source
     """Kind of data set: embedded (`digits`), a torchvision one, `folder`, `parquet` or `synthetic`."""
     path: Annotated[str, Field(min_length=1)] | None = None
-    """Folder or file of the data set, or its URL (`s3://bucket/folder`, `gs://…`), of which each node fetches a copy."""
+    """Folder or file of the data set, or its URL (`s3://bucket/folder`, `gs://…`): each node fetches a copy."""
     download: bool = False
     """Fetch a torchvision data set when it is not at `path`."""
     image_size: Annotated[int, Field(ge=4, le=2048)] | Auto = "auto"

@@ -21,7 +21,7 @@ from distaug.errors import StorageError
 __all__ = ["ObjectPath"]
 
 # A store that cannot be reached is told of within half a minute, one that does not answer within a minute or so; of
-# Google's within a minute and a half, since its client asks six times and with growing pauses.
+# Google's within two minutes, since its client asks six times, with growing pauses.
 _CONNECT_S, _READ_S, _ATTEMPTS = 5, 20, 3
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -35,6 +35,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gs": {
         "use_listings_cache": False,
         "requests_timeout": ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S / 2),
+        "retry_timeout": _CONNECT_S,  # of the question what kind of bucket it is, which may stay open
     },
 }
 _AT_A_TIME = 16

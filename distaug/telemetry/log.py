@@ -67,23 +67,24 @@ def get(rank: int, folder: Place | None) -> logging.Logger:
     Raises:
         StorageError: The file cannot be written.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler()] if rank == 0 else []
-    if folder is not None:
-        file = rank_log(folder, rank)
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handlers.append(
-                logging.FileHandler(file, encoding="utf-8") if isinstance(file, Path) else _PutHandler(file)
-            )
-    form = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
     logger = logging.getLogger("distaug")
     for old in logger.handlers[:]:
         logger.removeHandler(old)
         old.close()
-    for handler in handlers:
-        handler.setFormatter(form)
-        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     # Frameworks put handlers of their own on the root logger, and every line would come twice.
     logger.propagate = False
+    form = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
+
+    def add(handler: logging.Handler) -> None:
+        handler.setFormatter(form)
+        logger.addHandler(handler)
+
+    if rank == 0:
+        add(logging.StreamHandler())
+    if folder is not None:
+        file = rank_log(folder, rank)
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            add(logging.FileHandler(file, encoding="utf-8") if isinstance(file, Path) else _PutHandler(file))
     return logger

@@ -1,12 +1,16 @@
 """What is decided about groups of workers on a cluster, with groups that are not there."""
 
 from pathlib import Path
+from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from distaug.cluster import elastic, nodes, worker
+from distaug.cluster import elastic, nodes, private, worker
 from distaug.cluster.elastic import Elastic
+from distaug.cluster.group import Group
 from distaug.cluster.hub import Hub, News
 from distaug.cluster.nodes import Node
 from distaug.errors import ClusterError, InterruptedRunError
@@ -37,11 +41,12 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, fates: list[str]) -> None:
         self.room, self.fates, self.groups = room, fates, list[int]()
         self.leaving: set[str] = set()
+        self.jobs, self.nodes = list[JobSpec](), [Node("a", 4, 0)]
         cluster = self
 
         class Places:
-            def __init__(self, count: int, share: Any, job: JobSpec) -> None:
-                self.count = count
+            def __init__(self, least: int, most: int, share: Any, job: JobSpec) -> None:
+                self.count = most
 
             def had(self) -> int:
                 return max(0, min(self.count, cluster.room))
@@ -51,25 +56,31 @@ class Cluster:
 
         class Group:
             nodes: dict[int, tuple[str, str]] = {}
-            failed = False
+            failed = crowded_out = False
 
-            def __init__(self, job: JobSpec, *_: Any, workers: int, **__: Any) -> None:
+            def __init__(self, job: JobSpec, run_dir: RunDir, *_: Any, workers: int, **__: Any) -> None:
                 self.workers = workers
                 cluster.groups.append(workers)
+                cluster.jobs.append(job)
+                if not run_dir.exists():  # as the workers do it
+                    run_dir.create()
+                    run_dir.save_job(job)
                 self.fate = cluster.fates.pop(0) if cluster.fates else "result"
 
             def watch(self, stops: list[int], look: Any) -> str | None:
-                if self.fate == "does not begin":
-                    self.failed = True
+                if self.fate in ("does not begin", "crowded out"):
+                    self.failed, self.crowded_out = True, self.fate == "crowded out"
                     return None
                 self.nodes = {rank: (f"id-{rank}", f"node-{rank}") for rank in range(cluster.groups[-1])}
                 if self.fate == "result":
                     return "result"
                 if self.fate in ("drain", "drain too soon"):
                     cluster.leaving = {"id-0"}
-                if self.fate == "room":
-                    cluster.room = 1  # beside those of the group
+                if self.fate in ("room", "room that is taken"):
+                    before, cluster.room = cluster.room, 1  # beside those of the group
                 self.failed = self.fate in ("dies", "drain too soon")
+                if self.fate == "driver's node":
+                    cluster.leaving = {"driver", "id-0"}
                 if self.fate != "dies":
                     trains = News(ranks=[RankStats(rank=0, process="", node="", progress=..., totals={}, gauges={})])  # type: ignore[arg-type]
                     for _ in range(5):
@@ -78,6 +89,8 @@ class Cluster:
                     else:
                         raise AssertionError("the workers are never asked to leave")
                 cluster.leaving = set()
+                if self.fate in ("room", "room that is taken"):
+                    cluster.room = before + (self.fate == "room")
                 return None
 
             def causes(self) -> list[str]:
@@ -90,7 +103,8 @@ class Cluster:
         for name, value in (("_STEADY_S", 0.0), ("_LOOK_AROUND_EVERY_S", 0.0), ("_LOOK_EVERY_S", 0.01)):
             monkeypatch.setattr(elastic, name, value)
         monkeypatch.setattr(nodes, "Places", Places)
-        monkeypatch.setattr(nodes, "nodes", lambda: [Node("a", 4, 0)])
+        monkeypatch.setattr(nodes, "nodes", lambda job: self.nodes)
+        monkeypatch.setattr(nodes, "free", lambda job: [Node("a", self.room, 0)])
         monkeypatch.setattr(nodes, "draining", lambda: self.leaving)
         monkeypatch.setattr(nodes, "own_node", lambda: "driver")
 
@@ -101,6 +115,21 @@ def train(tmp_path: Path, stops: list[int] | None = None, **asked: Any) -> tuple
     session: Any = Session(run)
     result: Any = Elastic(job, run, session, [] if stops is None else stops).train()
     return result, session.screen.lines
+
+
+def train_auto(tmp_path: Path, cluster: Cluster, **cluster_section: Any) -> list[str]:
+    asked = {"workers": "auto", "gpus_per_worker": "auto", "cpus_per_worker": "auto"} | cluster_section
+    job = JobSpec.model_validate(small_job(tmp_path, train={"shards": "auto"}, cluster=asked))
+    session: Any = Session(RunDir(tmp_path, "small"))
+    assert Elastic(job, session.run_dir, session, []).train() == "result"
+    lines: list[str] = session.screen.lines
+    return lines
+
+
+def shapes(cluster: Cluster) -> list[tuple[int, Any, Any, Any]]:
+    """Return size, shards, threads and GPUs of each group."""
+    asked = [(job.train.shards, job.cluster.cpus_per_worker, job.cluster.gpus_per_worker) for job in cluster.jobs]
+    return [(size, *rest) for size, rest in zip(cluster.groups, asked, strict=True)]
 
 
 def test_lost_groups_count_as_retries_and_preempted_ones_do_not(
@@ -121,9 +150,10 @@ def test_lost_groups_count_as_retries_and_preempted_ones_do_not(
     [
         (["dies", "drain", "dies"], {"retries": 1}, "more often than retries"),
         (["drain", "drain"], {"preemption_retries": 1}, "taken away 2 times, and cluster.preemption_retries is 1"),
-        (["does not begin"] * 10**6, {"start_timeout_min": 0.002}, "start_timeout_min = 0.002: rank 0: lost"),
+        (["crowded out"] * 10**6, {"start_timeout_min": 0.002}, "start_timeout_min = 0.002: rank 0: lost"),
+        (["does not begin"] * 5, {}, "did not begin, 5 times for the same reason: rank 0: lost"),
     ],
-    ids=["retries", "preemptions", "never begins"],
+    ids=["retries", "preemptions", "never room", "never begins"],
 )
 def test_it_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fates: list[str], asked: dict[str, Any], message: str
@@ -136,7 +166,7 @@ def test_it_gives_up(
 def test_a_range_starts_with_what_there_is_and_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, 1, ["room"])
     _, lines = train(tmp_path, workers=[1, 2])
-    assert cluster.groups[0] == 1 and lines[:2] == [
+    assert cluster.groups == [1, 2] and lines == [
         "there is room for 1 of 2 workers: they do the work of all",
         "there is room for 2 workers: saving the state and growing",
     ]
@@ -150,21 +180,177 @@ def test_too_little_room_is_told_at_once_and_then_refused(tmp_path: Path, monkey
         train(tmp_path, workers=2, start_timeout_min=0.005)
 
 
-def test_the_drivers_own_node_being_taken_away_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Cluster(monkeypatch, 2, []).leaving = {"driver", "id-0"}
-    lines: list[str] = []
+def test_the_drivers_own_node_being_taken_away_ends_the_job_without_counting_as_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "submitted", lambda: True)
+    cluster = Cluster(monkeypatch, 2, ["driver's node"])
     stops: list[int] = []
-    group: Any = elastic.Group(JobSpec.model_validate(small_job(tmp_path)), workers=2)
-    group.nodes = {0: ("id-0", "node-0")}
-    lookout = elastic._Lookout(group, lambda: nodes.Places(0, {}, JobSpec()), lines.append, stops)
-    assert lookout.look(News()) is False and stops == [1]
-    assert lines == ["the node of the driver is being taken away; submit the job again to go on elsewhere"]
+    with pytest.raises(InterruptedRunError, match="the node of the driver .* submitted again under its name, it goes"):
+        train(tmp_path, stops, workers=2)
+    assert stops == [] and cluster.groups == [2]
+
+
+def test_auto_stays_what_it_was_at_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight GPUs, of which three are free; then two nodes are lost, then all, then there are more than ever."""
+    gpus = [Node("a", 16, 4), Node("b", 16, 4)]
+    cluster = Cluster(monkeypatch, 3, ["dies", "dies"])
+    cluster.nodes = gpus
+    lines = train_auto(tmp_path, cluster)
+    assert shapes(cluster) == [(3, 8, 4, 1)] * 3
+    assert "there is room for 3 of 8 workers: they do the work of all" in lines
+    later = Cluster(monkeypatch, 100, ["dies"])
+    later.nodes = [Node("cpu", 64, 0)]
+    train_auto(tmp_path, later)
+    assert shapes(later) == [(8, 8, 4, 1)] * 2, "no node with a GPU is up: they are waited for"
+    assert not any("CPUs, also" in line for line in lines)
+
+
+def test_auto_without_gpus_trains_on_cpus_for_good_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, 8, [])
+    assert "no node has a GPU: the run is trained on CPUs, also when GPUs come later" in train_auto(tmp_path, cluster)
+    later = Cluster(monkeypatch, 8, [])
+    later.nodes = [Node("a", 4, 8)]
+    train_auto(tmp_path, later)
+    assert shapes(cluster) == shapes(later) == [(1, 1, 4, 0)]
+
+
+def test_gpus_that_come_before_the_first_start_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, 0, [])
+    looks = iter(range(10**6))
+
+    def look(job: JobSpec) -> list[Node]:
+        if next(looks) < 3:
+            return [Node("head", 0, 0)]
+        cluster.room = 2
+        return [Node("a", 8, 2)]
+
+    monkeypatch.setattr(nodes, "nodes", look)
+    train_auto(tmp_path, cluster, gpus_per_worker=1)
+    assert shapes(cluster) == [(2, 2, 4, 1)]
+
+
+def test_growing_is_rare_and_rarer_when_it_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(elastic, "monotonic", lambda: now[0])
+    growth, waits = elastic._Growth(), []
+    assert growth.allowed()
+    for before, after in ((1, 2), (2, 2), (2, 1), (1, 2)):
+        growth.left(before)
+        growth.began(after)
+        began = now[0]
+        while not growth.allowed():
+            growth.began(after)  # groups that begin for another reason change nothing
+            now[0] += 1
+        waits.append(now[0] - began)
+    assert waits == [60, 120, 240, 60]
+
+
+def test_a_group_that_has_just_grown_does_not_ask_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Cluster(monkeypatch, 1, ["room that is taken", "room"])
+    with pytest.raises(AssertionError, match="never asked to leave"):
+        train(tmp_path, workers=[1, 2])
 
 
 def test_a_signal_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Cluster(monkeypatch, 0, [])
     with pytest.raises(InterruptedRunError, match="waiting for room"):
         train(tmp_path, stops=[1], workers=2)
+    cluster = Cluster(monkeypatch, 2, [])
+    with pytest.raises(InterruptedRunError, match="waiting for room"):
+        train(tmp_path, stops=[1], workers=2)
+    assert cluster.groups == [], "there is room, and yet nothing is begun"
+
+
+def test_a_signal_is_the_last_thing_that_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the workers are asked to leave, no node that leaves nor any room makes them move instead."""
+    asked: list[str] = []
+    group = object.__new__(Group)
+
+    class Remote:
+        def __init__(self, *answers: Any) -> None:
+            self.answers = list(answers)
+
+        def remote(self) -> Any:
+            return self.answers.pop(0)
+
+    class Asked(Remote):
+        def remote(self) -> None:
+            asked.append("stop")
+
+    left = News(error=InterruptedRunError("the state is saved"))
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    session: Any = Session(RunDir(tmp_path, "small"))
+    session.show = lambda news: None
+    group._hub = SimpleNamespace(look=Remote(News(), News(), left), request_stop=Asked())
+    group._job, group._session, group._token = JobSpec.model_validate(small_job(tmp_path)), session, tmp_path / "token"
+    group._thread = SimpleNamespace(is_alive=lambda: True, join=lambda limit: None)  # type: ignore[assignment]
+    with pytest.raises(InterruptedRunError, match="the state is saved"):
+        group.watch([1], lambda news: bool(asked.append("look")))
+    assert asked == ["stop"]
+
+
+def test_only_nodes_that_the_job_may_use_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [
+        described("a", {"CPU": 4.0, "GPU": 2.0, "accelerator_type:H100": 1.0}, {"zone": "x"}),
+        described("b", {"CPU": 8.0, "GPU": 4.0, "accelerator_type:T4": 1.0}, {"zone": "y"}),
+        described("c", {"CPU": 16.0}, {}),
+        described("d", {"CPU": 1.0}, {"zone": "x"}),
+        described("dead", {"CPU": 1.0}, {"zone": "x"}) | {"Alive": False},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: known)
+    monkeypatch.setattr(nodes, "draining", lambda: {"d"})
+    monkeypatch.setattr(ray._private.state, "available_resources_per_node", lambda: {"b": {"CPU": 3.0, "GPU": 0.5}})
+
+    def names(**asked: Any) -> str:
+        job = JobSpec.model_validate(small_job(Path("runs"), cluster=asked))
+        return "".join(node.name[0] for node in nodes.nodes(job))
+
+    assert names() == "abc"
+    assert names(accelerator="H100") == "a" and names(accelerator="A100") == ""
+    assert names(node_labels={"zone": "x"}) == "a" and names(node_labels={"zone": "!x"}) == "bc"
+    assert names(node_labels={"zone": "in(x, y)"}) == "ab" and names(node_labels={"zone": "!in(x,y)"}) == "c"
+    assert names(node_labels={"zone": "y"}, accelerator="H100") == ""
+    job = JobSpec.model_validate(small_job(Path("runs")))
+    assert nodes.nodes(job)[1] == Node("b (address)", 8, 4)
+    assert nodes.free(job) == [Node("a (address)", 0, 0), Node("b (address)", 3, 0), Node("c (address)", 0, 0)]
+
+
+def described(name: str, resources: dict[str, float], labels: dict[str, str]) -> dict[str, Any]:
+    where = {"NodeID": name, "NodeManagerHostname": name, "NodeManagerAddress": "address"}
+    return where | {"Alive": True, "Resources": resources, "Labels": labels}
+
+
+@pytest.mark.ray
+def test_places_that_must_be_had_are_had_together_or_not_at_all(tmp_path: Path) -> None:
+    job = JobSpec.model_validate(small_job(tmp_path))
+
+    def asks(least: int, most: int) -> nodes.Places:
+        return nodes.Places(least, most, {"CPU": 1.0}, job)
+
+    def comes(places: nodes.Places, count: int) -> bool:
+        limit = monotonic() + 20
+        while places.had() != count and monotonic() < limit:
+            sleep(0.05)
+        return places.had() == count
+
+    with private.connected(job, cpus=4, gpus=0):
+        first, second = asks(3, 3), asks(2, 4)
+        assert comes(first, 3) and second.had() == 0
+        sleep(1)
+        assert second.had() == 0, "it does not hold the one that is left"
+        first.close()
+        assert comes(second, 4)
+        third = asks(1, 1)
+        second.close()
+        assert comes(third, 1)
+        third.close()
+        nobody = JobSpec.model_validate(small_job(tmp_path, cluster={"node_labels": {"zone": "x"}}))
+        assert nodes.nodes(job)[0].cpus == 4 and nodes.nodes(nobody) == []
+        nowhere = nodes.Places(1, 2, {"CPU": 1.0}, nobody)
+        sleep(1)
+        assert nowhere.had() == 0
+        nowhere.close()
 
 
 class Two(SoloWorld):

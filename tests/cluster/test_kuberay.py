@@ -142,7 +142,10 @@ def test_a_pod_that_goes_has_the_time_to_tell_ray(group: str, notice: int | None
     only = found[0] if isinstance(found, list) else found
     *_, script = container(only)["lifecycle"]["preStop"]["exec"]["command"]
     assert "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in script
-    told, deadline, waited = (int(script.split(word)[1].split()[0]) for word in ("timeout ", "-seconds ", "sleep "))
+    subprocess.run(["bash", "-n", "-c", script], check=True, timeout=10)
+    told, deadline, waited = (
+        int(script.split(word)[1].split()[0].strip("};")) for word in ("timeout ", "-seconds ", "{1..")
+    )
     assert waited == deadline
     assert told + waited < only["template"]["spec"]["terminationGracePeriodSeconds"]
     assert notice is None or deadline < notice

@@ -202,6 +202,34 @@ def test_a_store_that_cannot_be_used_is_told_at_once(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.parametrize("seen", [".lock-000001", ".shared-"], ids=["before its workers", "with its workers"])
+def test_a_driver_that_was_followed_starts_nothing(bucket: str, tmp_path: Path, seen: str) -> None:
+    (tmp_path / "job.yaml").write_text(dump_job(job_in(f"{bucket}/runs")))
+    root = RunDir(f"{bucket}/runs", "small").root
+    assert not isinstance(root, Path)
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "distaug", "run", "job.yaml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        while not any(path.name.startswith(seen) for path in root.iterdir()):
+            assert driver.poll() is None
+            time.sleep(0.05)
+        other = {"pid": 7, "host": "else", "token": "theirs", "until": time.time() + 600}
+        (root / ".lock-000002").write_bytes(json.dumps(other).encode())
+        out, _ = driver.communicate(timeout=PATIENCE_S)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert driver.returncode == StorageError.exit_code and "is that of pid 7 on host else by now" in out, out
+    assert not [name for name in root.files() if not name.startswith((".lock", ".shared"))], "nothing is written"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_everything_from_the_command_line(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTAUG_CACHE", str(tmp_path / "cache"))

@@ -35,6 +35,10 @@ def asks(*, shards: int | str = "auto", **cluster: Any) -> JobSpec:
         pytest.param(GPU_NODES, {"shards": 4}, Scale(1, 4, 8, 1), id="auto takes no more workers than shards"),
         pytest.param(GPU_NODES, {"workers": 2}, Scale(2, 2, 16, 1), id="cores of nodes with GPUs only"),
         pytest.param(GPU_NODES, {"workers": 2, "gpus_per_worker": 0}, Scale(2, 2, 32, 0), id="no GPU wanted"),
+        pytest.param(GPU_NODES, {"shards": 8}, Scale(1, 8, 4, 1), id="auto grows to the shards, sharing what there is"),
+        pytest.param(CPU_NODES, {"shards": 8}, Scale(1, 1, 4, 0), id="auto on CPUs is one worker for any shards"),
+        pytest.param(CPU_NODES, {"workers": [1, 6], "shards": 3}, Scale(1, 3, 4, 0), id="a range above the shards"),
+        pytest.param([Node("c", 64, 0)], {"gpus_per_worker": 1}, Scale(1, 1, 1, 1), id="a GPU that no node has yet"),
         pytest.param([HEAD], {"gpus_per_worker": 1}, Scale(1, 1, 1, 1), id="a GPU that may come"),
         pytest.param([HEAD], {"accelerator": "H100", "workers": 2}, Scale(2, 2, 1, 1), id="an accelerator is a GPU"),
         pytest.param([], {}, Scale(1, 1, 1, 0), id="no node yet"),
@@ -65,5 +69,8 @@ def test_of_machine_never_takes_more_than_its_gpus(monkeypatch: pytest.MonkeyPat
 def test_what_is_asked_and_offered_is_told() -> None:
     assert str(of_cluster(asks(workers=[2, 6]), GPU_NODES)) == "2 to 6 x 4 CPU + 1 GPU"
     assert describe(GPU_NODES[:3]) == "a: 16 CPUs, 2 GPUs; b: 16 CPUs, 4 GPUs"
-    assert describe([HEAD]) == "no node that takes workers"
+    assert describe([HEAD]) == "nothing"
+    asked = Scale(1, 8, 4, 1)
+    assert (asked.fits(GPU_NODES), asked.fits([HEAD]), asked.fits([Node("a", 7, 9)])) == (6, 0, 1)
+    assert Scale(1, 2, 1, 0).fits(CPU_NODES) == 2
     assert describe([Node(str(i), 1, 0) for i in range(20)]).endswith("7: 1 CPU; and 12 more")

@@ -95,6 +95,50 @@ def test_a_copy_that_was_removed_is_fetched_again_and_a_change_is_seen(pictures:
     assert open_data(spec(url)).digest == open_data(spec(pictures)).digest != before
 
 
+def test_an_older_copy_goes_unless_a_process_may_still_read_it(pictures: Path, bucket: str) -> None:
+    url, copies = upload(pictures, f"{bucket}/pictures"), list[Path]()
+    for colour, of_another in ((1, True), (2, False), (3, False)):
+        Image.new("RGB", (8, 8), (colour, 2, 3)).save(pictures / "cat" / "0.png")
+        S3FileSystem(use_listings_cache=False).put_file(str(pictures / "cat" / "0.png"), f"{url}/cat/0.png")
+        if of_another:
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                assert process.map(ask, [url])[0]
+        copies.append(Path(fetched(url, lambda line: None)) if not of_another else next(cache_root().rglob("pictures")))
+    assert len(set(copies)) == 3 and [copy.exists() for copy in copies] == [False, True, True]
+    other = upload(pictures, f"{bucket}/other")
+    assert Path(fetched(other, lambda line: None)).exists() and copies[1].exists(), "of another URL"
+
+
+def test_what_a_fetch_has_brought_is_not_fetched_again(pictures: Path, bucket: str, proxy: Proxy) -> None:
+    url = upload(pictures, f"{bucket}/pictures")
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    proxy.refuse = lambda line: (403, "AccessDenied") if line.endswith("/dog/7.png") else None
+    with pytest.raises(StorageError, match="refuses it"):
+        fetched(url, lambda line: None)
+    proxy.refuse = lambda line: None
+    proxy.requests.clear()
+    copy = Path(fetched(url, lambda line: None))
+    assert [line.rpartition("/pictures/")[2] for line in proxy.requests if line.endswith(".png")] == ["dog/7.png"]
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["pictures"]
+    assert open_data(spec(url)).digest == open_data(spec(pictures)).digest
+
+
+def test_one_connection_that_is_cut_ends_nothing(pictures: Path, bucket: str, proxy: Proxy) -> None:
+    url = upload(pictures, f"{bucket}/pictures")
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    proxy.cut, proxy.cuts = re.compile(r"GET .*\.png"), 2
+    assert len(list(Path(fetched(url, lambda line: None)).rglob("*.png"))) == 20 and proxy.cuts == 0
+
+
+def test_a_file_that_is_a_folder_too_is_named(pictures: Path, bucket: str) -> None:
+    url = upload(pictures, f"{bucket}/pictures")
+    file = place(f"{url}/cat")
+    assert isinstance(file, ObjectPath)
+    file.write_bytes(b"both")
+    with pytest.raises(DataError, match=r"holds a file 'cat' and files below that name.*rename or remove one"):
+        fetched(url, lambda line: None)
+
+
 def test_one_parquet_file_and_a_folder_of_them(bucket: str, tmp_path: Path) -> None:
     file = write(tmp_path / "sets" / "train.parquet", [0, 1] * 10)
     upload(file.parent, f"{bucket}/sets")

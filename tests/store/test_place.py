@@ -19,7 +19,9 @@ def test_a_path_is_absolute_and_a_file_url_is_that_path(tmp_path: Path, monkeypa
     assert place("runs") == place(Path("runs")) == tmp_path / "runs"
     assert place("~/runs") == Path("/home/her/runs")
     assert place("file:///data/with%20space/") == place("file://localhost/data/with space") == Path("/data/with space")
-    assert is_url("s3://bucket/x") and is_url("s3:/bucket/x") and not is_url("runs/s3") and not is_url(Path("s3://bucket"))
+    assert (
+        is_url("s3://bucket/x") and is_url("s3:/bucket/x") and not is_url("runs/s3") and not is_url(Path("s3://bucket"))
+    )
 
 
 def test_a_url_is_walked_like_a_path() -> None:

@@ -1,14 +1,18 @@
 """The package's log: who writes where, and every line once."""
 
 import logging
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from distaug.errors import StorageError
 from distaug.store.rundir import RunDir
 from distaug.telemetry import log
+from tests.buckets import Proxy
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +61,46 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_a_log_in_an_object_store_is_continued(bucket: str) -> None:
     logs = RunDir(f"{bucket}/runs", "a").logs
     for line in ("the first", "the second: ü"):
-        log.get(3, logs).error(line)
-    text = (logs / "rank-3.log").read_bytes().decode()
-    assert [line.partition("ERROR ")[2] for line in text.splitlines()] == ["the first", "the second: ü"]
+        log.get(3, logs).info(line)
     log.get(0, None)
+    text = (logs / "rank-3.log").read_bytes().decode()
+    assert [line.partition("INFO ")[2] for line in text.splitlines()] == ["the first", "the second: ü"]
+
+
+def test_lines_are_put_together_and_an_error_at_once(
+    bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    monkeypatch.setattr(log, "_PUT_EVERY_S", 60.0)
+    logs = RunDir(f"{bucket}/runs", "a").logs
+    logger, file = log.get(1, logs), logs / "rank-1.log"
+    for number in range(50):
+        logger.info("line %d", number)
+    logger.error("lost")
+    limit = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < limit, "an error waits for nothing"
+        time.sleep(0.05)
+    assert len(file.read_bytes().splitlines()) == 51
+    logger.info("the end")
+    log.get(1, None)
+    assert file.read_bytes().endswith(b"INFO the end\n")
+    assert len([line for line in proxy.requests if line.startswith("PUT")]) == 2
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_waiting(
+    bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S3FileSystem.clear_instance_cache()  # so that this process goes through the proxy too
+    monkeypatch.setattr(log, "_LEAVE_WITHIN_S", 0.5)
+    logger = log.get(1, RunDir(f"{bucket}/runs", "a").logs)
+    proxy.hold = re.compile("PUT .*rank-1.log")
+    began = time.monotonic()
+    logger.error("before")
+    assert proxy.held.wait(30)
+    held = time.monotonic()
+    for _ in range(100):
+        logger.error("meanwhile")
+    assert time.monotonic() - held < 1 and held - began < 10
+    log.get(1, None)
+    assert time.monotonic() - held < 5
