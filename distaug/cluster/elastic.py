@@ -238,6 +238,7 @@ class Elastic:
         Raises:
             ClusterError: It will not begin, or did not for too long.
         """
+        nodes.give_back_all()
         causes = group.causes()
         self._failed_starts = self._failed_starts + 1 if causes == self._causes and not group.crowded_out else 1
         self._causes, told = causes, "; ".join(causes)

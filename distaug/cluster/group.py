@@ -137,12 +137,13 @@ class Group:
 
     def causes(self) -> list[str]:
         """Return what ended which rank, a line each; those that are left fail first, for want of the lost ones."""
-        from distaug.cluster.worker import causes
+        from distaug.cluster.worker import cause, causes
 
         if not self._failures:
             return []
         failure = self._failures[0]
-        return causes(getattr(failure, "worker_failures", None) or {0: failure}, self.nodes)
+        ranks = getattr(failure, "worker_failures", None)
+        return causes(ranks, self.nodes) if ranks else [cause(getattr(failure, "controller_failure", failure))]
 
     def explain(self) -> ClusterError:
         """Return what ended it as an error that names ranks, causes and logs."""

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ray
+from ray._raylet import PlacementGroupID
 from ray.util import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from distaug.spec.job import JobSpec
 
-__all__ = ["Node", "Places", "describe", "draining", "free", "nodes", "own_node"]
+__all__ = ["Node", "Places", "describe", "draining", "free", "give_back_all", "nodes", "own_node"]
 
 _LISTED = 8
 
@@ -86,6 +88,17 @@ def draining() -> set[str]:
 def own_node() -> str:
     """Return the id of the node that this process runs on."""
     return str(ray.get_runtime_context().get_node_id())
+
+
+def give_back_all() -> None:
+    """Give back all placement groups of this process's Ray job.
+
+    Ray Train leaves that of workers which it could not start, and Ray keeps it as long as the job lives.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for name, entry in placement_group_table().items():
+        if name.endswith(job) and entry["state"] != "REMOVED":  # the last bytes of an id are those of its job
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 class Places:

@@ -1,6 +1,7 @@
 """What each Ray Train worker runs: the ordinary loop, with Ray's process group and the hub as reporter."""
 
 import os
+import re
 import socket
 import threading
 import traceback
@@ -24,13 +25,15 @@ from distaug.telemetry.progress import Progress
 from distaug.train.loop import fit
 from distaug.train.world import SoloWorld, TorchWorld, World
 
-__all__ = ["HubReporter", "causes", "work"]
+__all__ = ["HubReporter", "cause", "causes", "work"]
 
 _PUSH_EVERY_S = 0.5
 _PUSHES_PER_SECOND = 500
 """That the hub takes of all ranks together; bench/metrics.py shows what it costs."""
 _APPEARS_WITHIN_S = 5.0
 """Time that a network file system may take to show a new file."""
+_ADDRESS = re.compile(r"\bip=([^,)\s]+)")
+"""In the text of Ray's errors of a task or actor."""
 
 
 def push_every_s(world_size: int) -> float:
@@ -178,6 +181,13 @@ def causes(failures: dict[int, Exception], nodes: dict[int, tuple[str, str]]) ->
     lines = []
     for rank, failure in sorted(failures.items()):
         place = f" on {nodes[rank][1]}" if several and rank in nodes else ""
-        cause = str(failure).strip().splitlines()
-        lines.append(f"rank {rank}{place}: {type(failure).__name__}: {cause[-1] if cause else 'no message'}")
+        message = str(failure).strip().splitlines()
+        lines.append(f"rank {rank}{place}: {type(failure).__name__}: {message[-1] if message else 'no message'}")
     return lines
+
+
+def cause(failure: BaseException) -> str:
+    """Return a line for what ended workers before they began: the address of its node where that is known, and why."""
+    text = str(failure).strip()
+    at = _ADDRESS.search(text)
+    return (f"{at[1]}: " if at else "") + (text.splitlines()[-1] if text else type(failure).__name__)

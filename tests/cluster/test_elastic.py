@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.util import placement_group
 
 from distaug.cluster import elastic, nodes, private, worker
 from distaug.cluster.elastic import Elastic
@@ -106,6 +107,7 @@ class Cluster:
         monkeypatch.setattr(nodes, "nodes", lambda job: self.nodes)
         monkeypatch.setattr(nodes, "free", lambda job: [Node("a", self.room, 0)])
         monkeypatch.setattr(nodes, "draining", lambda: self.leaving)
+        monkeypatch.setattr(nodes, "give_back_all", lambda: None)
         monkeypatch.setattr(nodes, "own_node", lambda: "driver")
 
 
@@ -351,6 +353,13 @@ def test_places_that_must_be_had_are_had_together_or_not_at_all(tmp_path: Path) 
         sleep(1)
         assert nowhere.had() == 0
         nowhere.close()
+        # What was left by others of this job, as a process that ended leaves it.
+        placement_group([{"CPU": 4.0}])
+        fourth = asks(4, 4)
+        sleep(1)
+        assert fourth.had() == 0
+        nodes.give_back_all()
+        assert comes(asks(4, 4), 4)
 
 
 class Two(SoloWorld):
@@ -388,6 +397,14 @@ def test_causes_name_the_node_where_there_are_several() -> None:
     failures: dict[int, Exception] = {1: RuntimeError("a\nb")}
     assert worker.causes(failures, {0: ("x", "one"), 1: ("y", "two")}) == ["rank 1 on two: RuntimeError: b"]
     assert worker.causes(failures, {0: ("x", "one"), 1: ("x", "one")}) == ["rank 1: RuntimeError: b"]
+
+
+def test_what_keeps_workers_from_beginning_is_told_with_the_address() -> None:
+    error = RuntimeError(
+        "ray::Worker.run() (pid=7, ip=10.0.0.9, actor_id=1f)\nModuleNotFoundError: No module named 'x'"
+    )
+    assert worker.cause(error) == "10.0.0.9: ModuleNotFoundError: No module named 'x'"
+    assert worker.cause(RuntimeError("timed out")) == "timed out" and worker.cause(KeyError()) == "KeyError"
 
 
 def test_the_hub_knows_where_ranks_are() -> None:

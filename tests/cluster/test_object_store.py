@@ -218,6 +218,7 @@ def test_a_driver_that_was_followed_starts_nothing(bucket: str, tmp_path: Path, 
         while not any(path.name.startswith(seen) for path in root.iterdir()):
             assert driver.poll() is None
             time.sleep(0.05)
+        time.sleep(0.5)  # It looks once more before it believes that the lock is its own.
         other = {"pid": 7, "host": "else", "token": "theirs", "until": time.time() + 600}
         (root / ".lock-000002").write_bytes(json.dumps(other).encode())
         out, _ = driver.communicate(timeout=PATIENCE_S)
