@@ -137,13 +137,16 @@ class Group:
 
     def causes(self) -> list[str]:
         """Return what ended which rank, a line each; those that are left fail first, for want of the lost ones."""
+        from distaug.cluster.nodes import names
         from distaug.cluster.worker import cause, causes
 
         if not self._failures:
             return []
         failure = self._failures[0]
         ranks = getattr(failure, "worker_failures", None)
-        return causes(ranks, self.nodes) if ranks else [cause(getattr(failure, "controller_failure", failure))]
+        if ranks:
+            return causes(ranks, self.nodes)
+        return [cause(getattr(failure, "controller_failure", failure), names())]
 
     def explain(self) -> ClusterError:
         """Return what ended it as an error that names ranks, causes and logs."""

@@ -10,7 +10,7 @@ from ray.util.placement_group import PlacementGroup
 
 from distaug.spec.job import JobSpec
 
-__all__ = ["Node", "Places", "describe", "draining", "free", "give_back_all", "nodes", "own_node"]
+__all__ = ["Node", "Places", "describe", "draining", "free", "give_back_all", "names", "nodes", "own_node"]
 
 _LISTED = 8
 
@@ -59,9 +59,18 @@ def _matches(value: str | None, selector: str) -> bool:
     return (value in [name.strip() for name in named]) != selector.startswith("!")
 
 
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
 def _node(node: dict[str, Any], offer: Mapping[str, float]) -> Node:
-    name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-    return Node(name, int(offer.get("CPU", 0)), int(offer.get("GPU", 0)))
+    return Node(_name(node), int(offer.get("CPU", 0)), int(offer.get("GPU", 0)))
+
+
+def names() -> dict[str, str]:
+    """Return the names of all nodes that are there, by address."""
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeManagerAddress"]: _name(node) for node in known if node["Alive"]}
 
 
 def describe(found: list[Node]) -> str:

@@ -55,7 +55,10 @@ def of_machine(job: JobSpec, log: Callable[[str], None]) -> Scale:
     if wanted != 0 and (problem := gpu_problem()):
         raise ClusterError(problem)
     if wanted == 1 and not gpus:
-        raise ClusterError("cluster.gpus_per_worker: 1 asks for GPUs and this machine has none that torch can use")
+        raise ClusterError(
+            "cluster.gpus_per_worker: 1, asked for now or decided at the run's first start, wants GPUs, and this "
+            "machine has none that torch can use; 0 trains on its CPUs"
+        )
     least, most = asked if isinstance(asked, tuple) else (1, _devices(job, gpus)) if asked == "auto" else (asked, asked)
     if gpus and most > gpus:
         if isinstance(asked, tuple) and least > gpus:

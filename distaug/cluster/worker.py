@@ -186,8 +186,14 @@ def causes(failures: dict[int, Exception], nodes: dict[int, tuple[str, str]]) ->
     return lines
 
 
-def cause(failure: BaseException) -> str:
-    """Return a line for what ended workers before they began: the address of its node where that is known, and why."""
+def cause(failure: BaseException, names: dict[str, str]) -> str:
+    """Return a line for what ended workers before they began: the node, where that is known, and why.
+
+    Args:
+        failure: What ended them.
+        names: Names of the nodes by address.
+    """
     text = str(failure).strip()
     at = _ADDRESS.search(text)
-    return (f"{at[1]}: " if at else "") + (text.splitlines()[-1] if text else type(failure).__name__)
+    place = f"{names.get(at[1], at[1])}: " if at else ""
+    return place + (text.splitlines()[-1] if text else type(failure).__name__)

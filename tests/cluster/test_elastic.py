@@ -399,12 +399,13 @@ def test_causes_name_the_node_where_there_are_several() -> None:
     assert worker.causes(failures, {0: ("x", "one"), 1: ("x", "one")}) == ["rank 1: RuntimeError: b"]
 
 
-def test_what_keeps_workers_from_beginning_is_told_with_the_address() -> None:
+def test_what_keeps_workers_from_beginning_is_told_with_the_node() -> None:
     error = RuntimeError(
         "ray::Worker.run() (pid=7, ip=10.0.0.9, actor_id=1f)\nModuleNotFoundError: No module named 'x'"
     )
-    assert worker.cause(error) == "10.0.0.9: ModuleNotFoundError: No module named 'x'"
-    assert worker.cause(RuntimeError("timed out")) == "timed out" and worker.cause(KeyError()) == "KeyError"
+    assert worker.cause(error, {"10.0.0.9": "a"}) == "a: ModuleNotFoundError: No module named 'x'"
+    assert worker.cause(error, {}).startswith("10.0.0.9: Mod")
+    assert worker.cause(RuntimeError("timed out"), {}) == "timed out" and worker.cause(KeyError(), {}) == "KeyError"
 
 
 def test_the_hub_knows_where_ranks_are() -> None:

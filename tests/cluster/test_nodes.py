@@ -93,7 +93,7 @@ def test_retries_end(cluster: Cluster, folder: Path) -> None:
     assert "more often than `cluster.retries` allows" in run.said()
 
 
-@pytest.mark.parametrize("what", ["storage", "data", "no data", "version"])
+@pytest.mark.parametrize("what", ["storage", "data", "no data", "version", "not installed"])
 def test_a_node_that_is_not_like_the_others_is_named(cluster: Cluster, folder: Path, what: str) -> None:
     shared = folder / what.replace(" ", "-")
     pictures, others = folder / "pictures", folder / "others"
@@ -108,6 +108,7 @@ def test_a_node_that_is_not_like_the_others_is_named(cluster: Cluster, folder: P
         "data": f"mount --bind {others} {pictures}",
         "no data": f"mount -t tmpfs none {pictures}",
         "version": f"mount --bind {changed} {package}",
+        "not installed": f"mount -t tmpfs none {package.parent}",
     }
     shared.mkdir()
     # The other one is as it should be.
@@ -118,12 +119,13 @@ def test_a_node_that_is_not_like_the_others_is_named(cluster: Cluster, folder: P
     spec["train"]["global_batch"] = 12
     run = Run(cluster, shared, spec)
     code, said = run.end(), run.said()
-    assert code == {"storage": 5, "version": 5}.get(what, 3), said
+    assert code == {"data": 3, "no data": 3}.get(what, 5), said
     expected = {
         "storage": "no run folder of the driver",
         "data": "digests",
         "no data": str(pictures),
         "version": "0.0.1",
+        "not installed": "5 times for the same reason",
     }
     (line,) = [line for line in said.splitlines() if line.startswith("distaug: ")]
     assert expected[what] in line and f"odd-{what[:2]} (" in line and "Traceback" not in said, said
