@@ -15,6 +15,7 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 import distaug
+from distaug.cluster import status
 from distaug.compress.artifact import open_artifact
 from distaug.errors import JobError, StorageError
 from distaug.report.run import write_report
@@ -68,6 +69,8 @@ def test_a_run_in_a_store_is_the_same_run(bucket: str, tmp_path: Path) -> None:
     assert [record.train_loss for record in records.read(run.history_file)] == [
         record.train_loss for record in records.read(tmp_path / "runs" / "small" / "history.jsonl")
     ]
+    assert [status.of_run(one).state for one in status.runs(f"{bucket}/runs")] == ["finished"]
+    assert [one.name for one in status.runs(f"{bucket}/runs/small")] == ["small"]
     watcher = Watcher()
     assert train(job, watcher) == result and watcher.steps == 0, "a finished run is not trained again"
     with pytest.raises(JobError, match=rf"in {bucket}/runs was made by a different job:\n  seed: 0 in the run, 1 now"):
@@ -261,4 +264,5 @@ def test_everything_from_the_command_line(bucket: str, tmp_path: Path, monkeypat
     assert "light" in command(tmp_path, "predict", f"{run}/compressed/model.onnx", str(data / "light" / "0.png"))
     assert command(tmp_path, "report", run).strip() == f"{run}/report/index.html"
     assert "magnitude-30" in command(tmp_path, "compress", run)
+    assert "finished" in command(tmp_path, "status", f"{bucket}/runs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "cache", "job.yaml", "pictures"]
