@@ -103,7 +103,7 @@ class Views:
             context = multiprocessing.get_context("forkserver")
             self._pool = ProcessPoolExecutor(self._workers, context, _start) if self._workers else _Inline()
         try:
-            yield from in_order(self._pool, decode_request, requests, ahead=max(1, 3 * self._workers))
+            yield from in_order(self._pool, decode_request, requests, max(1, 3 * self._workers), self.look)
         except BrokenProcessPool as error:
             self.close()
             raise ClusterError(
@@ -111,6 +111,19 @@ class Views:
                 "set data.loader_workers lower. In a script of your own, start the run under "
                 "`if __name__ == '__main__':`"
             ) from error
+
+    def look(self) -> None:
+        """See to it that a pool of which a process died says so.
+
+        It does by itself, unless the process died while it sent a result: then the pool waits for the rest, which comes
+        to an end only when nobody can send any more, this process included.
+        """
+        pool = self._pool
+        if not isinstance(pool, ProcessPoolExecutor) or all(p.is_alive() for p in list(pool._processes.values())):
+            return
+        for process in list(pool._processes.values()):
+            process.kill()
+        pool._result_queue._writer.close()  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """End the processes; they leave when what they are decoding is done."""

@@ -1,14 +1,19 @@
 """Loader processes: how many, and that they never outlive a rank that was killed."""
 
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
+from distaug.data.order import in_order
 from distaug.data.views import Views
 
 STARTER = """
@@ -65,3 +70,22 @@ def test_auto_shares_the_cores_among_the_ranks_of_the_node(monkeypatch: pytest.M
 def test_loader_processes_import_no_torch() -> None:
     code = "import sys, distaug.data.views, distaug.data.parquet; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _half_a_result(job: int) -> None:
+    """Die as a process does that is killed while it sends: its message says more bytes than come."""
+    frame = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1000) + b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_while_it_sends_is_an_error_and_not_a_hang() -> None:
+    views = Views(2)
+    pool = views._pool = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
+    with pytest.raises(BrokenProcessPool):
+        list(in_order(pool, _half_a_result, [0], 1, views.look))
+    pool.shutdown(wait=True)  # its thread ends as well: it would keep this process from leaving
+    views.close()
