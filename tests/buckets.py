@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.nodes import free_ports
+
 SERVE = """
 import sys, threading
 from moto.server import ThreadedMotoServer
@@ -24,17 +26,11 @@ threading.Event().wait()
 PATIENCE_S = 60
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Return the address of an S3 API that lives as long as the tests."""
     pytest.importorskip("moto")
-    port = free_port()
+    (port,) = free_ports(1)
     server = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], stderr=subprocess.DEVNULL)
     try:
         limit = time.monotonic() + PATIENCE_S

@@ -4,17 +4,26 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distaug.cli.tables import print_result, print_table, results_only
 from distaug.errors import ClusterError, JobError
 
+if TYPE_CHECKING:
+    from distaug.spec.job import JobSpec
+
 _EXPORTED = ".onnx"
 
 
-def run(arguments: argparse.Namespace) -> int:
+def read_job(arguments: argparse.Namespace) -> "JobSpec":
+    """Read the job file that a command was given, with what the command line changes in it."""
     from distaug.spec.load import load_job
 
-    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    return load_job(arguments.job, arguments.sets, name=arguments.name)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    job = read_job(arguments)
     from distaug.cluster import fit  # only now, since it takes seconds to load
 
     with results_only(arguments.json):
@@ -39,17 +48,13 @@ def compress(arguments: argparse.Namespace) -> int:
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    from distaug.spec.load import load_job
-
-    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    job = read_job(arguments)
     print(f"{arguments.job}: ok (run {job.name})")
     return 0
 
 
 def preview(arguments: argparse.Namespace) -> int:
-    from distaug.spec.load import load_job
-
-    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    job = read_job(arguments)
     from distaug.report.preview import preview
 
     for file in preview(job, arguments.out or Path("preview") / job.name, lambda line: print(line, file=sys.stderr)):

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from distaug.cli.local import read_job
 from distaug.cli.tables import print_table
 from distaug.errors import ClusterError, InterruptedRunError
 
@@ -22,17 +23,22 @@ _SHORT_WAIT_S = 30.0
 
 def asks_cluster(arguments: argparse.Namespace) -> bool:
     """Say whether a command that works on this machine as well was given a cluster."""
-    return bool(arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS"))
+    from distaug.cluster.private import ADDRESS
+
+    return bool(arguments.address or os.environ.get(ADDRESS))
+
+
+def _cluster(arguments: argparse.Namespace) -> "Cluster":
+    from distaug.cluster.jobs import Cluster
+
+    return Cluster(arguments.address)
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    from distaug.spec.load import load_job
-
-    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    job = read_job(arguments)
     from distaug.cluster import submit
-    from distaug.cluster.jobs import Cluster
 
-    cluster = Cluster(arguments.address)
+    cluster = _cluster(arguments)
     unique, folder = arguments.name is None, arguments.working_dir
     submitted = submit.submit(job, cluster, unique=unique, working_dir=folder, say=_say)
     return _submitted(cluster, submitted, arguments.follow)
@@ -40,9 +46,8 @@ def submit(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     from distaug.cluster import submit
-    from distaug.cluster.jobs import Cluster
 
-    cluster = Cluster(arguments.address)
+    cluster = _cluster(arguments)
     folder, workers = arguments.working_dir, arguments.workers
     submitted = submit.resume(arguments.run, cluster, workers=workers, working_dir=folder, say=_say)
     return _submitted(cluster, submitted, follow=False)
@@ -75,9 +80,7 @@ def status(arguments: argparse.Namespace) -> int:
     from distaug.cluster import status
 
     if asks_cluster(arguments):
-        from distaug.cluster.jobs import Cluster
-
-        cluster = Cluster(arguments.address)
+        cluster = _cluster(arguments)
         jobs = [cluster.find(arguments.run)] if arguments.run else cluster.jobs()
         rows = [status.of_job(cluster, job, time.time()) for job in jobs[:_NEWEST]]
         if len(jobs) > _NEWEST:
@@ -95,9 +98,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    from distaug.cluster.jobs import Cluster
-
-    cluster = Cluster(arguments.address)
+    cluster = _cluster(arguments)
     job = cluster.find(arguments.run)
     if arguments.follow:
         return _follow(cluster, job)
@@ -106,10 +107,9 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    from distaug.cluster.jobs import Cluster
     from distaug.cluster.status import of_job
 
-    cluster = Cluster(arguments.address)
+    cluster = _cluster(arguments)
     job = cluster.find(arguments.run)
     if job.over:
         raise ClusterError(f"{job.id} has ended already ({job.state.lower()}): {job.message}")
@@ -119,9 +119,7 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def manifest(arguments: argparse.Namespace) -> int:
-    from distaug.spec.load import load_job
-
-    job = load_job(arguments.job, arguments.sets, name=arguments.name)
+    job = read_job(arguments)
     from distaug.cluster import kuberay
 
     volumes, together = dict(arguments.volumes), arguments.workers_per_pod

@@ -18,20 +18,17 @@ import ray.exceptions
 import requests
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from distaug.cluster.private import ADDRESS, STOP_WITHIN_S
 from distaug.errors import ClusterError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 
-__all__ = ["ADDRESS", "Cluster", "Job"]
+__all__ = ["Cluster", "Job"]
 
-ADDRESS = "RAY_API_SERVER_ADDRESS"
-"""Ray's variable for the address of a cluster's dashboard."""
 _RUN, _TEXT, _FOLDER = "distaug_run", "distaug_job", "distaug_folder"
 _REACHED_WITHIN_S = 10.0
 _POLL_EVERY_S = 0.3
 _TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-STOP_WITHIN_S = 90
-"""How long a stopped job has to save before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Cluster:
             package: Zip file that becomes its working directory.
 
         Raises:
-            ClusterError: The run is in the queue or at work already.
+            ClusterError: The run waits or works there already.
         """
         before = [one for one in self.jobs() if one.run == job.name]
         if active := [one for one in before if not one.over]:
@@ -211,13 +208,17 @@ class Cluster:
             ClusterError: It does not end.
         """
         until = monotonic() + within_s
-        while not (now := self.find(job.id)).over:
+        while not (now := self._now(job)).over:
             if monotonic() > until:
                 raise ClusterError(
                     f"{job.id} is still {now.state.lower()} after {within_s:g} s; `distaug logs {job.id}`"
                 )
             sleep(_POLL_EVERY_S)
         return now
+
+    def _now(self, job: Job) -> Job:
+        with self._asking():
+            return _job(self._client.get_job_info(job.id))
 
     def cancel(self, job: Job) -> Job:
         """Ask a job to save and stop, and wait until it has; return it."""

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from textwrap import indent
 from typing import Any
 
+from distaug.cluster.private import STOP_WITHIN_S
 from distaug.errors import JobError
 from distaug.spec.conflicts import check
 from distaug.spec.document import dump
@@ -26,8 +27,6 @@ _CLUSTERS_AGAIN = 1
 """For a head that was lost: KubeRay repeats every failure, also one that a new cluster cannot mend."""
 _CLEAN_UP_S = 30
 """How long the cluster, GPUs included, stays after its job: until the last metrics have been read."""
-_STOP_WITHIN_S = 90
-"""How long a stopped job has to save before Ray kills it."""
 _TELL_WITHIN_S = 15
 _HEAD_DEADLINE_S = 60
 _DEADLINE_S = 25
@@ -221,14 +220,14 @@ def _head(job: JobSpec, image: str, volumes: Mapping[str, str]) -> dict[str, Any
     container = {
         "name": "ray-head",
         "image": image,
-        "env": _env({"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WITHIN_S)}),
+        "env": _env({"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S)}),
         # For Ray's services and the driver, and what comes after the training.
         "resources": _resources("2", 8),
         "volumeMounts": [{"name": "job", "mountPath": str(PurePosixPath(_JOB_FILE).parent), "readOnly": True}],
         "lifecycle": _drain(_HEAD_DEADLINE_S),
         **_probes(),
     }
-    pod = _pod(container, volumes=volumes, shm_gib=_SHM_GIB, terminationGracePeriodSeconds=_STOP_WITHIN_S)
+    pod = _pod(container, volumes=volumes, shm_gib=_SHM_GIB, terminationGracePeriodSeconds=STOP_WITHIN_S)
     pod["volumes"].append({"name": "job", "configMap": {"name": job.name}})
     return pod
 

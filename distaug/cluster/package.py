@@ -11,7 +11,7 @@ from distaug.errors import DataError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
 
-__all__ = ["JOB_FILE", "LIMIT_BYTES", "Package", "is_beside", "pack"]
+__all__ = ["JOB_FILE", "LIMIT_BYTES", "Package", "pack"]
 
 JOB_FILE = "distaug-job.yaml"
 """Name of the job's file in the package."""
@@ -55,7 +55,7 @@ def pack(job: JobSpec, folder: Path, target: Path) -> Package:
         named["train.distill.teacher"] = job.train.distill.teacher
     data: dict[str, Path] = {}
     for field, given in named.items():
-        if given is not None and is_beside(given) and (field == "data.path" or (folder / given).exists()):
+        if given is not None and _is_beside(given) and (field == "data.path" or (folder / given).exists()):
             found = _named_files(field, given, folder)
             files |= found
             data = found if field == "data.path" else data
@@ -71,7 +71,7 @@ def pack(job: JobSpec, folder: Path, target: Path) -> Package:
     return Package(len(files), target.stat().st_size, _data_in_words(job, own))
 
 
-def is_beside(path: str) -> bool:
+def _is_beside(path: str) -> bool:
     """Return whether a path of a job is relative, so that it lies in the working directory."""
     return "://" not in path and not path.startswith("~") and not os.path.isabs(path)
 
@@ -163,7 +163,7 @@ def _data_in_words(job: JobSpec, own: int) -> str:
     path = job.data.path
     if path is None:
         return f"data.source {job.data.source} needs no files of yours"
-    if is_beside(path):
+    if _is_beside(path):
         return f"data.path {path} travels with the job: {own / 1e6:,.1f} MB of at most {LIMIT_BYTES / 1e6:,.0f} MB"
     if "://" in path:
         return f"data.path {path} is a URL: each node fetches it once"

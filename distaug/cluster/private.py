@@ -11,8 +11,12 @@ from pathlib import Path
 from distaug.spec.job import JobSpec
 from distaug.store.place import Place
 
-__all__ = ["connected", "goes_on", "prepare_environment", "submitted"]
+__all__ = ["ADDRESS", "STOP_WITHIN_S", "connected", "goes_on", "prepare_environment", "submitted"]
 
+ADDRESS = "RAY_API_SERVER_ADDRESS"
+"""Ray's variable for the address of a cluster's dashboard."""
+STOP_WITHIN_S = 90
+"""How long a stopped job has to save before it is killed."""
 _OBJECT_STORE_BYTES = 100_000_000
 
 

@@ -17,7 +17,7 @@ from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job, parse_job
 
-__all__ = ["check_versions", "resume", "submit"]
+__all__ = ["resume", "submit"]
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,7 @@ print("versions", json.dumps({name: version(name) for name in %r}))
 
 
 def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, say: Say) -> str:
-    """Check a job, pack it with the user's code, and put it into a cluster's queue.
+    """Check a job, pack it with the user's code, and hand it to a cluster.
 
     Args:
         job: The job.
@@ -62,10 +62,10 @@ def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, s
     if unique:
         stamp = f"{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(1)}"
         named = job.model_copy(update={"name": f"{job.name[:_LONGEST_NAME]}-{stamp}"})
-    shared_runs_dir(job)
+    _check_runs_dir(job)
     if (size := len(dump_job(job).encode())) > _LARGEST_JOB:
         raise JobError(f"the job has {size:,} bytes with its defaults; jobs of up to {_LARGEST_JOB:,} can be submitted")
-    check_versions(cluster)
+    _check_versions(cluster)
     with tempfile.TemporaryDirectory(prefix="distaug-package-") as scratch:
         package = Path(scratch) / "package.zip"
         packed = pack(job, folder, package)
@@ -90,7 +90,7 @@ def resume(run: str, cluster: Cluster, *, workers: int | None, working_dir: Path
     return submit(job, cluster, unique=False, working_dir=working_dir, say=say)
 
 
-def check_versions(cluster: Cluster) -> None:
+def _check_versions(cluster: Cluster) -> None:
     """Compare distaug, Ray and torch here with those of the cluster's head node.
 
     Raises:
@@ -133,7 +133,7 @@ def _public(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]
 
 
-def shared_runs_dir(job: JobSpec) -> None:
+def _check_runs_dir(job: JobSpec) -> None:
     """Refuse a folder of runs that the nodes of a cluster cannot share.
 
     Raises:

@@ -89,8 +89,13 @@ def check(path: "ObjectPath") -> None:
 
 def _newest(folder: "ObjectPath") -> int:
     """Return the highest number of a lock that was ever taken and not cleared away; 0: none."""
-    names = [path.name.removeprefix(_NAME) for path in folder.iterdir() if path.name.startswith(_NAME)]
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(_files(folder), default=0)
+
+
+def _files(folder: "ObjectPath") -> "dict[int, ObjectPath]":
+    """Return the locks that are there, by number."""
+    found = {path.name.removeprefix(_NAME): path for path in folder.iterdir() if path.name.startswith(_NAME)}
+    return {int(name): path for name, path in found.items() if name.isdecimal()}
 
 
 def owner(folder: "ObjectPath") -> Owner | None:
@@ -196,9 +201,8 @@ class Lease:
         raise problem
 
     def _clear(self, below: int) -> None:
-        for path in list(self._folder.iterdir()):
-            name = path.name.removeprefix(_NAME)
-            if path.name.startswith(_NAME) and name.isdecimal() and int(name) < below:
+        for number, path in _files(self._folder).items():
+            if number < below:
                 path.unlink(missing_ok=True)
 
     def _put(self, number: int, *, new: bool = False, seconds: float | None = None) -> None:

@@ -146,8 +146,8 @@ def write_folder(path: Place, files: Mapping[str, bytes], *, seal: str) -> None:
         remove_folder(path, seal=seal)
         with ThreadPoolExecutor(len(files)) as uploads:  # side by side, for one alone does not fill the line
             list(uploads.map(lambda name: (path / name).write_bytes(files[name]), files.keys() - {seal}))
-        lease.check(path)  # The uploads may have taken so long that another process has followed.
-        (path / seal).write_bytes(files[seal])
+        # Which asks for the lock once more: the uploads may have taken so long that another process has followed.
+        write_whole(path / seal, files[seal])
         return
     saving = path.with_name(SAVING + path.name)
     with storing(path.parent, sum(map(len, files.values()))):

@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from bench.nodes import free_ports
 
 START_WITHIN_S = 60.0
 _PORTS = (
@@ -24,27 +26,19 @@ _PORTS = (
 )
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 @contextmanager
-def head(folder: Path, *, cpus: int = 2, **environment: str) -> Iterator[str]:
+def head(folder: Path, *, ray: Path | None = None, **environment: str) -> Iterator[str]:
     """Start a head node and yield the address of its dashboard; it is gone afterwards.
 
     Args:
         folder: Gets its output.
-        cpus: Cores that it has to give.
+        ray: Ray's own folder, which is gone afterwards; by default a new one.
         environment: Variables on top of this process's.
     """
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     # Short, because Ray puts sockets below it, whose paths may have 107 bytes.
-    temporary = tempfile.mkdtemp(prefix="distaug-head-", dir="/tmp")
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--num-cpus={cpus}"]
+    temporary = ray or Path(tempfile.mkdtemp(prefix="distaug-head-", dir="/tmp"))
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     command += [f"--{name}={port}" for name, port in ports.items()]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={temporary}"]
     command += ["--min-worker-port=20000", "--max-worker-port=20999", "--disable-usage-stats"]

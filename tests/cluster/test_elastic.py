@@ -1,25 +1,21 @@
 """What is decided about groups of workers on a cluster, with groups that are not there."""
 
 from pathlib import Path
-from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from ray.util import placement_group
 
-from distaug.cluster import elastic, nodes, private, worker
+from distaug.cluster import elastic, nodes, private
 from distaug.cluster.elastic import Elastic
 from distaug.cluster.group import Group
-from distaug.cluster.hub import Hub, News
+from distaug.cluster.hub import News
 from distaug.cluster.nodes import Node
 from distaug.errors import ClusterError, InterruptedRunError
 from distaug.spec.job import JobSpec
-from distaug.store.checkpoint import versions
 from distaug.store.rundir import RunDir
 from distaug.telemetry.meter import RankStats
-from distaug.train.world import SoloWorld
 from tests.train.jobs import small_job
 
 
@@ -290,127 +286,3 @@ def test_a_signal_is_the_last_thing_that_is_looked_at(tmp_path: Path, monkeypatc
     with pytest.raises(InterruptedRunError, match="the state is saved"):
         group.watch([1], lambda news: bool(asked.append("look")))
     assert asked == ["stop"]
-
-
-def test_only_nodes_that_the_job_may_use_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [
-        described("a", {"CPU": 4.0, "GPU": 2.0, "accelerator_type:H100": 1.0}, {"zone": "x"}),
-        described("b", {"CPU": 8.0, "GPU": 4.0, "accelerator_type:T4": 1.0}, {"zone": "y"}),
-        described("c", {"CPU": 16.0}, {}),
-        described("d", {"CPU": 1.0}, {"zone": "x"}),
-        described("dead", {"CPU": 1.0}, {"zone": "x"}) | {"Alive": False},
-    ]
-    monkeypatch.setattr(ray, "nodes", lambda: known)
-    monkeypatch.setattr(nodes, "draining", lambda: {"d"})
-    monkeypatch.setattr(ray._private.state, "available_resources_per_node", lambda: {"b": {"CPU": 3.0, "GPU": 0.5}})
-
-    def names(**asked: Any) -> str:
-        job = JobSpec.model_validate(small_job(Path("runs"), cluster=asked))
-        return "".join(node.name[0] for node in nodes.nodes(job))
-
-    assert names() == "abc"
-    assert names(accelerator="H100") == "a" and names(accelerator="A100") == ""
-    assert names(node_labels={"zone": "x"}) == "a" and names(node_labels={"zone": "!x"}) == "bc"
-    assert names(node_labels={"zone": "in(x, y)"}) == "ab" and names(node_labels={"zone": "!in(x,y)"}) == "c"
-    assert names(node_labels={"zone": "y"}, accelerator="H100") == ""
-    job = JobSpec.model_validate(small_job(Path("runs")))
-    assert nodes.nodes(job)[1] == Node("b (address)", 8, 4)
-    assert nodes.free(job) == [Node("a (address)", 0, 0), Node("b (address)", 3, 0), Node("c (address)", 0, 0)]
-
-
-def described(name: str, resources: dict[str, float], labels: dict[str, str]) -> dict[str, Any]:
-    where = {"NodeID": name, "NodeManagerHostname": name, "NodeManagerAddress": "address"}
-    return where | {"Alive": True, "Resources": resources, "Labels": labels}
-
-
-@pytest.mark.ray
-def test_places_that_must_be_had_are_had_together_or_not_at_all(tmp_path: Path) -> None:
-    job = JobSpec.model_validate(small_job(tmp_path))
-
-    def asks(least: int, most: int) -> nodes.Places:
-        return nodes.Places(least, most, {"CPU": 1.0}, job)
-
-    def comes(places: nodes.Places, count: int) -> bool:
-        limit = monotonic() + 20
-        while places.had() != count and monotonic() < limit:
-            sleep(0.05)
-        return places.had() == count
-
-    with private.connected(job, cpus=4, gpus=0):
-        first, second = asks(3, 3), asks(2, 4)
-        assert comes(first, 3) and second.had() == 0
-        sleep(1)
-        assert second.had() == 0, "it does not hold the one that is left"
-        first.close()
-        assert comes(second, 4)
-        third = asks(1, 1)
-        second.close()
-        assert comes(third, 1)
-        third.close()
-        nobody = JobSpec.model_validate(small_job(tmp_path, cluster={"node_labels": {"zone": "x"}}))
-        assert nodes.nodes(job)[0].cpus == 4 and nodes.nodes(nobody) == []
-        nowhere = nodes.Places(1, 2, {"CPU": 1.0}, nobody)
-        sleep(1)
-        assert nowhere.had() == 0
-        nowhere.close()
-        # What was left by others of this job, as a process that ended leaves it.
-        placement_group([{"CPU": 4.0}])
-        fourth = asks(4, 4)
-        sleep(1)
-        assert fourth.had() == 0
-        nodes.give_back_all()
-        assert comes(asks(4, 4), 4)
-
-
-class Two(SoloWorld):
-    """This rank, and another whose answers are given."""
-
-    node = "here"
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value, self.answers.pop(0)]
-
-
-def test_other_versions_are_named() -> None:
-    mine = versions()
-    worker._check_versions(Two(("there", mine["distaug"], mine["torch"])), mine)
-    with pytest.raises(ClusterError, match="^there has torch 1.0, the driver .*: install the same"):
-        worker._check_versions(Two(("there", mine["distaug"], "1.0")), mine)
-
-
-def test_nodes_without_the_run_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_APPEARS_WITHIN_S", 0.0)
-    run = RunDir(tmp_path, "small")
-    run.create()
-    (run.root / "token").touch()
-    worker._check_shared(Two(("there", True)), run, "token")
-    with pytest.raises(ClusterError, match="^there: no run folder of the driver"):
-        worker._check_shared(Two(("there", False)), run, "token")
-    with pytest.raises(ClusterError, match="^here: no run folder of the driver"):
-        worker._check_shared(Two(("there", True)), run, "another")
-
-
-def test_causes_name_the_node_where_there_are_several() -> None:
-    failures: dict[int, Exception] = {1: RuntimeError("a\nb")}
-    assert worker.causes(failures, {0: ("x", "one"), 1: ("y", "two")}) == ["rank 1 on two: RuntimeError: b"]
-    assert worker.causes(failures, {0: ("x", "one"), 1: ("x", "one")}) == ["rank 1: RuntimeError: b"]
-
-
-def test_what_keeps_workers_from_beginning_is_told_with_the_node() -> None:
-    error = RuntimeError(
-        "ray::Worker.run() (pid=7, ip=10.0.0.9, actor_id=1f)\nModuleNotFoundError: No module named 'x'"
-    )
-    assert worker.cause(error, {"10.0.0.9": "a"}) == "a: ModuleNotFoundError: No module named 'x'"
-    assert worker.cause(error, {}).startswith("10.0.0.9: Mod")
-    assert worker.cause(RuntimeError("timed out"), {}) == "timed out" and worker.cause(KeyError(), {}) == "KeyError"
-
-
-def test_the_hub_knows_where_ranks_are() -> None:
-    hub = Hub()
-    assert hub.enter(1, "id", "two") is False
-    assert hub.look().nodes == {1: ("id", "two")} == hub.look().nodes
-    hub.fail(ClusterError("over"))
-    assert hub.enter(0, "id", "one") is True

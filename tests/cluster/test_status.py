@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distaug import cli
-from distaug.cluster.jobs import ADDRESS
+from distaug.cluster.private import ADDRESS
 from distaug.cluster.status import of_run, runs
 from distaug.errors import JobError
 from distaug.store.rundir import RunDir, RunLock

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from bench.nodes import free_ports
 from distaug.cluster import submit
-from distaug.cluster.jobs import ADDRESS, Cluster
+from distaug.cluster.jobs import Cluster
+from distaug.cluster.private import ADDRESS
 from distaug.errors import ClusterError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job, parse_job
 from distaug.train.world import SoloWorld
-from tests.cluster.heads import free_ports, head
+from tests.cluster.heads import head
 from tests.train.jobs import run_job, small_job
 
 PATIENCE_S = 120

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from bench.nodes import free_ports
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
+from tests.cluster.heads import head
 from tests.deploy.queries import DASHBOARDS, DEPLOY, expressions, rules, series
 from tests.train.jobs import small_job
 
@@ -35,16 +36,6 @@ LOOK_EVERY_S = 2.0
 GONE_AFTER_S = 45.0
 """Ray forgets a series 20 to 30 s after it was shown last."""
 NOT_ON_A_CPU = ("distaug_gpu_", "rank:distaug_gpu_memory", "distaug_scaler_scale")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 @contextmanager
@@ -159,15 +150,8 @@ def submitted(folder: Path) -> Iterator[Callable[[], bool]]:
     """Submit the job to a cluster of its own; yields whether it has ended."""
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    dashboard, *others = free_ports(7)
-    names = ("metrics-export", "dashboard-agent-listen", "ray-client-server", "object-manager", "node-manager")
-    ports = [f"--{name}-port={port}" for name, port in zip(names, others, strict=False)]
-    workers = ["--min-worker-port=20000", "--max-worker-port=20999"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={others[-1]}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    command += [*ports, *workers, "--num-cpus=2", f"--temp-dir={ray_folder(folder)}", "--disable-usage-stats"]
-    with process(command, folder, "ray"):
-        client = wait_for(lambda: JobSubmissionClient(f"http://127.0.0.1:{dashboard}"), 60)
+    with head(folder, ray=ray_folder(folder)) as address:
+        client = wait_for(lambda: JobSubmissionClient(address), 60)
         entry = f"cd {folder} && {sys.executable} -m distaug run job.yaml"
         job = client.submit_job(entrypoint=entry)
         try:
