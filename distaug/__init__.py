@@ -15,6 +15,7 @@ from distaug.errors import (
     InterruptedRunError,
     JobError,
     StorageError,
+    StudyError,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "JobError",
     "JobSpec",
     "StorageError",
+    "StudyError",
     "__version__",
     "load",
     "load_job",

@@ -8,6 +8,7 @@ DistaugError                1  something inside distaug is wrong
 │   └── RankError           5  one rank met it alone; the others only see that rank leave
 ├── ArtifactError           6  a compressed artifact was refused by its gate
 ├── StorageError            7  the run folder is full, unwritable or holds no valid checkpoint
+├── StudyError              8  some runs of a study failed; the others are done
 └── InterruptedRunError   130  a signal asked to stop; the state was saved before leaving
 
 A message says what was found (with the number), what is allowed, and what to do.
@@ -24,6 +25,7 @@ __all__ = [
     "JobError",
     "RankError",
     "StorageError",
+    "StudyError",
 ]
 
 
@@ -71,6 +73,12 @@ class StorageError(DistaugError):
     """The run folder cannot be used: disk full, not writable, no valid checkpoint in it."""
 
     exit_code = 7
+
+
+class StudyError(DistaugError):
+    """Some runs of a study failed; the others are done, and the message names those."""
+
+    exit_code = 8
 
 
 class InterruptedRunError(DistaugError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distaug import __version__
 from distaug.cli import local, remote
+from distaug.cli.study import study as train_study
 from distaug.errors import DistaugError, InterruptedRunError
 
 __all__ = ["main"]
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     compress = add("compress", local.compress, "Compress the model of a finished run, as its job says.")
     predict = add("predict", local.predict, "Classify pictures with the model of a run, or with an exported file.")
     report = add("report", local.report, "Write a web page about a run, or about several side by side.")
+    study = add("study", train_study, "Train all variants of a study, each with several seeds, and compare them.")
     submit = add("submit", remote.submit, "Hand a job to a Ray cluster; print its id.")
     status = add("status", remote.status, "Show how runs go, on a cluster or in a folder.")
     logs = add("logs", remote.logs, "Print what a submitted run says.")
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for of_job in (run, validate, preview, submit, manifest):
         _job_arguments(of_job)
+    _study_arguments(study)
     run_help = "a run folder or its URL, or the name of a run below ./runs"
     compress.add_argument("run", metavar="RUN", help=run_help)
     for uses in (evaluate, predict):
@@ -138,22 +141,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     for follows in (submit, logs):
         follows.add_argument("-f", "--follow", action="store_true", help="go on printing what it says, to its end")
-    for results in (run, resume, compress, evaluate, predict, status, doctor):
+    for results in (run, resume, compress, evaluate, predict, study, status, doctor):
         results.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     return parser
 
 
 def _job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="a job file (YAML)")
-    parser.add_argument(
-        "--set",
-        dest="sets",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change a field, e.g. train.epochs=12 (repeatable)",
-    )
+    _set_argument(parser, "change a field, e.g. train.epochs=12")
     parser.add_argument("--name", help="name of the run, in place of the file's")
+
+
+def _study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a study file (YAML)")
+    _set_argument(parser, "change a field of the study, or of its base job, e.g. seeds=[0,1] or train.epochs=12")
+    parser.add_argument("--name", help="name of the study, in place of the file's")
+    parser.add_argument("--quick", action="store_true", help="the smaller version that its section `quick` describes")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs, what differs in them and about how long they take"
+    )
+
+
+def _set_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="PATH=VALUE", help=f"{text} (repeatable)"
+    )
 
 
 def _count(text: str) -> int:

@@ -3,14 +3,14 @@
 import importlib
 import importlib.util
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 
 from distaug.cluster.group import Group
 from distaug.cluster.private import submitted
 from distaug.cluster.scale import of_machine
-from distaug.cluster.session import Session, signals
+from distaug.cluster.session import Connection, Session, signals
 from distaug.errors import InterruptedRunError, JobError
 from distaug.spec.compress import CompressSpec
 from distaug.spec.conflicts import check
@@ -21,7 +21,7 @@ from distaug.store.stages import Stages
 from distaug.telemetry.screen import Screen
 from distaug.train.claim import claim
 
-__all__ = ["compress", "resume", "run"]
+__all__ = ["compress", "resume", "run", "train"]
 
 _COMPRESSORS = ("onnx", "onnxruntime", "onnxscript", "torch_pruning")
 
@@ -42,16 +42,27 @@ def run(job: JobSpec, *, workers: int | None = None, show_progress: bool = True)
     """
     if workers is not None:
         job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": workers})})
+    with closing(Connection()) as ray:
+        return train(job, Screen(job.name, show=show_progress), ray)
+
+
+def train(job: JobSpec, screen: Screen, ray: Connection) -> Result:
+    """Do what `run` does.
+
+    Args:
+        job: The job.
+        screen: Shows it to a person.
+        ray: What it is trained on; other runs may have been, and may follow.
+    """
     check(job)
     if job.compress is not None:
         _check_installed()
     run_dir, job, result = claim(job)
-    screen = Screen(job.name, show=show_progress)
     if result is not None:
         screen.line(f"run {job.name!r} has finished before; to train it anew give another --name")
         if job.compress is None:
             return result
-    with RunLock(run_dir, screen.line), screen, Session(job, run_dir, screen) as session:
+    with RunLock(run_dir, screen.line), screen, Session(job, run_dir, screen, ray) as session:
         if result is None:
             result = _drive(job, run_dir, session)
         session.judged(result)
@@ -94,7 +105,12 @@ def compress(name: str, *, show_progress: bool = True) -> Result:
     job = job.model_copy(update={"compress": job.compress or CompressSpec()})
     check(job)
     screen = Screen(job.name, show=show_progress)
-    with RunLock(run_dir, screen.line), screen, Session(job, run_dir, screen) as session:
+    with (
+        closing(Connection()) as ray,
+        RunLock(run_dir, screen.line),
+        screen,
+        Session(job, run_dir, screen, ray) as session,
+    ):
         session.judged(result)
         result = _compress(job, run_dir, result, session)
         session.board.end(result.state)

@@ -1,4 +1,4 @@
-"""What the driver holds for a whole run: one Ray for all its trainings, the signals, and whatever shows the run."""
+"""What the driver holds for a whole run: a Ray for all its trainings, the signals, and whatever shows the run."""
 
 import signal
 import threading
@@ -21,25 +21,48 @@ from distaug.telemetry.tensorboard import TensorBoard, check_installed
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
 
-__all__ = ["Session", "signals"]
+__all__ = ["Connection", "Session", "signals"]
+
+
+class Connection:
+    """One Ray for any number of trainings and runs, begun when the first of them needs it; to be closed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._env: dict[str, str] | None = None
+        self._cpus = self._gpus = 0
+
+    def need(self, job: JobSpec, cpus: int, gpus: int) -> None:
+        """Be connected with a Ray that has the job's environment and so many cores and GPUs for the workers."""
+        if self._env == job.cluster.env and cpus <= self._cpus and gpus <= self._gpus:
+            return
+        self.close()
+        self._stack.enter_context(connected(job, cpus, gpus))
+        self._env, self._cpus, self._gpus = dict(job.cluster.env), cpus, gpus
+
+    def close(self) -> None:
+        """Leave Ray."""
+        self._env = None
+        self._stack.close()
 
 
 class Session:
-    """Trains any number of jobs on one Ray, started when the first of them needs it, and shows what happens.
+    """Trains any number of jobs for one run, and shows what happens.
 
     Args:
         job: The run's job.
         run_dir: The run that all of it is for.
         screen: Shows it to a person; `board` to Prometheus.
+        ray: What it is trained on.
     """
 
-    def __init__(self, job: JobSpec, run_dir: RunDir, screen: Screen) -> None:
+    def __init__(self, job: JobSpec, run_dir: RunDir, screen: Screen, ray: Connection) -> None:
         self.run_dir, self.screen = run_dir, screen
         self.board = Board(run_dir.name)
-        self._job = job
+        self._job, self._ray = job, ray
         self._stack = ExitStack()
         self._tensorboard: TensorBoard | None = None
-        self._connected = False
+        self._mirrored = False
 
     def __enter__(self) -> Self:
         """Hold the signals and begin to serve the metrics."""
@@ -64,20 +87,19 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave Ray and whatever else was begun."""
+        """End whatever was begun for this run."""
         if error is not None:
             self.board.end("interrupted" if isinstance(error, InterruptedRunError) else "failed")
         self._stack.close()
 
     def connect(self, job: JobSpec, cpus: int, gpus: int) -> None:
         """Be connected with a Ray that has so many cores and GPUs for the workers."""
-        if not self._connected:
-            self._stack.enter_context(connected(job, cpus, gpus))
-            if submitted():
-                from distaug.cluster.mirror import mirrored
+        self._ray.need(job, cpus, gpus)
+        if submitted() and not self._mirrored:
+            from distaug.cluster.mirror import mirrored
 
-                self._stack.enter_context(mirrored(self.board))
-            self._connected = True
+            self._stack.enter_context(mirrored(self.board))
+            self._mirrored = True
 
     def judged(self, result: Result) -> None:
         """Show the accuracy of the chosen model."""

@@ -7,16 +7,34 @@ from dataclasses import dataclass
 from distaug.report.page import Html, tag
 from distaug.train.calibration import BINS, Bin
 
-__all__ = ["Point", "Series", "confusion", "lines", "plain", "points", "reliability", "share"]
+__all__ = [
+    "COLOURS",
+    "LETTER",
+    "WIDTH",
+    "Format",
+    "Plane",
+    "Point",
+    "Series",
+    "confusion",
+    "dot",
+    "key",
+    "lines",
+    "plain",
+    "points",
+    "reliability",
+    "share",
+    "svg",
+    "ticks",
+]
 
-_WIDTH, _HEIGHT = 380.0, 230.0
+WIDTH, _HEIGHT = 380.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 18.0, 34.0
 _DOTS = 12
 """Up to so many places a line shows each of them."""
 _HINTS = 100
 """About so many places of a line tell their values to the mouse; all of them would be most of the page."""
-_COLOURS = 8
-_LETTER = 6.2
+COLOURS = 8
+LETTER = 6.2
 """Width of a letter."""
 _NUMBERED, _NAMED = 20, 40
 """Up to so many classes a confusion matrix has numbers in its cells, and names at its sides."""
@@ -56,7 +74,7 @@ def share(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float, high: float, most: int) -> list[float]:
     """Return at most `most` + 1 round numbers that span low to high."""
     wish = (high - low) / most
     size = 10.0 ** math.floor(math.log10(wish))
@@ -65,15 +83,23 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [place * step for place in range(first, last + 1)]
 
 
-class _Plane:
-    """Two axes and what is drawn between them."""
+class Plane:
+    """Two axes and what is drawn between them.
+
+    Args:
+        x: The ends of the axis below.
+        y: The ticks of the other, rising.
+        x_ticks: The ticks of the axis below.
+        x_text: How they are written.
+        y_text: How those of the other are written.
+    """
 
     def __init__(
         self, x: tuple[float, float], y: Sequence[float], x_ticks: Sequence[float], x_text: Format, y_text: Format
     ) -> None:
         self._x, self._y = x, (y[0], y[-1])
         self.marks: list[Html] = []
-        right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+        right, bottom = WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         for tick in y:
             height = self.y(tick)
             self.marks.append(tag("line", x1=_LEFT, x2=right, y1=height, y2=height, class_="grid"))
@@ -83,10 +109,12 @@ class _Plane:
         self.marks.append(tag("line", x1=_LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"))
 
     def x(self, value: float) -> float:
+        """Return where a value of the axis below is drawn."""
         low, high = self._x
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
+        """Return where a height is drawn."""
         low, high = self._y
         return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
@@ -94,32 +122,35 @@ class _Plane:
         """Draw a dashed line from top to bottom, with a text at its head."""
         place = self.x(x)
         self.marks.append(tag("line", x1=place, x2=place, y1=_TOP, y2=_HEIGHT - _BOTTOM, class_="mark"))
-        left = place < _WIDTH / 2
+        left = place < WIDTH / 2
         anchor = "start" if left else "end"
         self.marks.append(tag("text", text, x=place + (-3 if left else 3), y=_TOP - 6, text_anchor=anchor))
 
     def level(self, y: float) -> None:
         """Draw a dashed line from left to right."""
         height = self.y(y)
-        self.marks.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=height, y2=height, class_="mark"))
+        self.marks.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=height, y2=height, class_="mark"))
 
     def figure(self, title: str, label: str, keys: Sequence[str] = ()) -> Html:
         """Return the chart under its title, with a label below the axis and keys to its colours."""
-        place = (_LEFT + _WIDTH - _RIGHT) / 2
+        place = (_LEFT + WIDTH - _RIGHT) / 2
         self.marks.append(tag("text", label, x=place, y=_HEIGHT - 3, text_anchor="middle"))
         caption = tag("figcaption", tag("span", title), *keys)
-        return tag("figure", caption, _svg(_WIDTH, _HEIGHT, title, self.marks))
+        return tag("figure", caption, svg(WIDTH, _HEIGHT, title, self.marks))
 
 
-def _svg(width: float, height: float, title: str, marks: Sequence[Html]) -> Html:
+def svg(width: float, height: float, title: str, marks: Sequence[Html]) -> Html:
+    """Return a drawing."""
     return tag("svg", *marks, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=title)
 
 
-def _key(name: str, place: int, dashed: bool = False) -> Html:
+def key(name: str, place: int, dashed: bool = False) -> Html:
+    """Return the key to a colour."""
     return tag("span", name, class_="key", style=f"--colour:var(--{place});--dash:{'dashed' if dashed else 'solid'}")
 
 
-def _dot(x: float, y: float, text: str, kind: str, radius: float = 3.0) -> Html:
+def dot(x: float, y: float, text: str, kind: str, radius: float = 3.0) -> Html:
+    """Return a dot that tells the mouse something."""
     return tag("circle", tag("title", text), cx=x, cy=y, r=radius, class_=kind)
 
 
@@ -151,24 +182,24 @@ def lines(
         low, high = min(low, 0.0), max(high, 0.0) or 1.0
     # An epoch is a whole number, and one alone stands in the middle.
     x = (1.0, float(last)) if last > 1 else (0.0, 2.0)
-    steps = [tick for tick in _ticks(*x, 6) if tick == round(tick) and 1 <= tick <= last]
-    plane = _Plane(x, _ticks(low, high, 4), steps or [1.0], plain, text)
+    steps = [tick for tick in ticks(*x, 6) if tick == round(tick) and 1 <= tick <= last]
+    plane = Plane(x, ticks(low, high, 4), steps or [1.0], plain, text)
     if marked is not None:
         plane.upright(marked[0] + 1, marked[1])
     for place, one in enumerate(series):
-        plane.marks.append(_line(plane, one, text, place % _COLOURS, dots=last <= _DOTS))
-    keys = [_key(one.name, place % _COLOURS, one.dashed) for place, one in enumerate(series)]
+        plane.marks.append(_line(plane, one, text, place % COLOURS, dots=last <= _DOTS))
+    keys = [key(one.name, place % COLOURS, one.dashed) for place, one in enumerate(series)]
     return plane.figure(title, "epoch", keys if len(series) > 1 else ())
 
 
-def _line(plane: _Plane, series: Series, text: Format, place: int, *, dots: bool) -> Html:
+def _line(plane: Plane, series: Series, text: Format, place: int, *, dots: bool) -> Html:
     curves = [
         tag("polyline", points=" ".join(f"{plane.x(epoch):.1f},{plane.y(value):.1f}" for epoch, value in run))
         for run in _runs(series.values)
     ]
     every = math.ceil(len(series.values) / _HINTS)
     shown = [
-        _dot(
+        dot(
             plane.x(epoch),
             plane.y(value),
             f"{series.name}, epoch {epoch}: {text(value)}",
@@ -209,16 +240,16 @@ def points(
     """
     heights = [point.y for point in found] + ([] if level is None else [level])
     margin = max(max(heights) - min(heights), 1.0) / 8
-    wide = _ticks(0.0, 1.25 * max(point.x for point in found), 4)
-    high = _ticks(min(heights) - margin, max(heights) + margin, 4)
-    plane = _Plane((0.0, wide[-1]), high, wide, x_text, y_text)
+    wide = ticks(0.0, 1.25 * max(point.x for point in found), 4)
+    high = ticks(min(heights) - margin, max(heights) + margin, 4)
+    plane = Plane((0.0, wide[-1]), high, wide, x_text, y_text)
     if level is not None:
         plane.level(level)
     taken = [(plane.x(point.x) - 6, plane.x(point.x) + 6, plane.y(point.y)) for point in found]
     for point in sorted(found, key=lambda point: -point.y):
         x, y = plane.x(point.x), plane.y(point.y)
-        width = _LETTER * len(point.name)
-        side = 1 if x + 10 + width < _WIDTH else -1
+        width = LETTER * len(point.name)
+        side = 1 if x + 10 + width < WIDTH else -1
         start, end = sorted((x + side * 10, x + side * (10 + width)))
         # The nearest height at which nothing is written yet, over or under the point.
         nearest = (y + sign * step * 3 for step in range(100) for sign in (-1, 1))
@@ -230,7 +261,7 @@ def points(
         kind = "strong" if point.strong else "weak"
         text = tag("text", point.name, x=x + side * 10, y=height + 4, text_anchor=anchor, class_=kind)
         plane.marks.append(text)
-        plane.marks.append(_dot(x, y, point.hint, "dot hollow" if point.hollow else "dot", 4.0))
+        plane.marks.append(dot(x, y, point.hint, "dot hollow" if point.hollow else "dot", 4.0))
     return tag("div", plane.figure(title, label), style="--colour:var(--0)")
 
 
@@ -241,7 +272,7 @@ def reliability(bins: Sequence[Bin]) -> Html:
         bins: As `distaug.train.calibration.reliability` returns them.
     """
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-    plane = _Plane((0.0, 1.0), ticks, ticks, share, share)
+    plane = Plane((0.0, 1.0), ticks, ticks, share, share)
     most = max(one.count for one in bins)
     for place, one in enumerate(bins):
         if one.count:
@@ -260,7 +291,7 @@ def reliability(bins: Sequence[Bin]) -> Html:
                 fill_opacity=f"{opacity:.2f}",
             )
             plane.marks.append(bar)
-            plane.marks.append(_dot(plane.x(one.confidence), height, text, "dot", 2.5))
+            plane.marks.append(dot(plane.x(one.confidence), height, text, "dot", 2.5))
     ends = {"x1": plane.x(0), "y1": plane.y(0), "x2": plane.x(1), "y2": plane.y(1)}
     plane.marks.append(tag("line", class_="mark", **ends))
     return tag("div", plane.figure("Right, over how sure the model was", "probability"), style="--colour:var(--0)")
@@ -276,7 +307,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Html:
     size = len(classes)
     cell = max(4.0, min(34.0, 460.0 / size))
     names = [_short(name) if size <= _NAMED else "" for name in classes]
-    edge = 22 + _LETTER * max(map(len, names))
+    edge = 22 + LETTER * max(map(len, names))
     marks: list[Html] = []
     for row, (name, line) in enumerate(zip(classes, counts, strict=True)):
         middle, total = (row + 0.5) * cell, max(1, sum(line))
@@ -304,7 +335,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Html:
         tag("text", "predicted", x=edge + size * cell / 2, y=11, text_anchor="middle"),
         tag("text", "true", text_anchor="middle", transform=f"translate(11 {edge + size * cell / 2:.1f}) rotate(-90)"),
     ]
-    return tag("figure", _svg(side + 1, side + 1, "Confusion matrix", [frame, *marks, *titles]))
+    return tag("figure", svg(side + 1, side + 1, "Confusion matrix", [frame, *marks, *titles]))
 
 
 def _short(name: str) -> str:

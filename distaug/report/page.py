@@ -184,6 +184,7 @@ svg .curve { fill: none; stroke: var(--colour); stroke-width: 2; stroke-linejoin
   stroke-dasharray: var(--gaps, none); }
 svg .dot { fill: var(--colour); stroke: var(--colour); } svg .hollow { fill: var(--card); }
 svg .hint { fill: var(--colour); stroke: none; opacity: 0; } svg .hint:hover { opacity: 1; }
+svg .whisker { stroke: var(--ink); stroke-width: 1.2; opacity: .7; }
 svg .cell { fill: var(--0); } svg .wrong { fill: var(--1); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)); gap: 14px 12px; }
 .gallery img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated;

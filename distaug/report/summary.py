@@ -52,7 +52,7 @@ def summary(facts: Facts) -> Html:
         figures.append(("Images per second", f"{speed:,.0f}", "all workers together"))
         figures.append(("Waiting for data", percent(facts.wait_share, 1), "of the time of the steps"))
         if peak := max(r.peak_memory_bytes or 0 for r in history):
-            figures.append(("Peak device memory", f"{peak / 2**30:.2f} GiB", "of any worker"))
+            figures.append(("Peak memory", f"{peak / 2**30:.2f} GiB", "of any worker, on its device"))
     if result is not None and result.device_seconds:
         text = f"goodput {percent(result.goodput, 1)}, restarts: {result.restarts}"
         figures.append(("Device time", duration(result.device_seconds), text))

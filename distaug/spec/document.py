@@ -4,9 +4,10 @@ YAML is read as people write it: `1e-3` is a number (the scalars of YAML 1.2), o
 booleans, a key stands once, and there are neither anchors nor tags.
 """
 
+import copy
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import yaml
 
@@ -178,10 +179,63 @@ class Document:
         except yaml.YAMLError as error:
             self.problems.append(Problem(place, (), _syntax(error, text)[1]))
             return
+        if (found := self._holder(keys, place)) is not None:
+            holder, keys = found
+            holder[keys[-1]] = self._value(node, keys, lambda _: place)
+
+    def part(self, keys: Keys) -> Self:
+        """Return a copy of the section at a path as a document of its own; places are those of this one."""
+        found = copy.copy(self)
+        found.problems = list(self.problems)
+        found.values = self.values
+        for key in keys:
+            found.values = found.values[key]
+        found.values = copy.deepcopy(found.values)
+        for known in ("written", "switches", "_places"):
+            rebased = {old[len(keys) :]: at for old, at in getattr(self, known).items() if old[: len(keys)] == keys}
+            setattr(found, known, rebased)
+        return found
+
+    def change(self, keys: Keys, other: Self, at: Keys, note: str) -> None:
+        """Set one value to that of another document; faults are added to `problems`.
+
+        Args:
+            keys: What to set; a last key that ends in `+` adds the entries of a list to the one that is there.
+            other: Where the value stands.
+            at: Its path there.
+            note: Said with every fault of the value, after the place.
+        """
+        part = other.part(at)
+        place = self._noted(other.place(at), note)
+        adds = str(keys[-1]).endswith("+")
+        if adds:
+            keys = (*keys[:-1], str(keys[-1])[:-1])
+        if (found := self._holder(keys, place, keep=adds)) is None:
+            return
+        holder, keys = found
+        before = (holder.get(keys[-1]) if isinstance(holder, dict) else holder[keys[-1]]) or [] if adds else []
+        if adds and not (isinstance(part.values, list) and isinstance(before, list)):
+            self.problems.append(Problem(place, keys, "`+` adds a list to a list; leave it out to set the value"))
+            return
+        holder[keys[-1]] = [*before, *part.values] if adds else part.values
+
+        def moved(inner: Keys) -> Keys:
+            return (*keys, int(inner[0]) + len(before), *inner[1:]) if adds and inner else (*keys, *inner)
+
+        self._places |= {moved(inner): self._noted(found, note) for inner, found in part._places.items()}
+        self.written |= {moved(inner): text for inner, text in part.written.items()}
+        self.switches |= {moved(inner): text for inner, text in part.switches.items()}
+
+    @staticmethod
+    def _noted(place: Place, note: str) -> Place:
+        return Place(place.order, f"{place.label}: {note}")
+
+    def _holder(self, keys: Keys, place: Place, *, keep: bool = False) -> tuple[Any, Keys] | None:
+        """Return the section that is to hold a value, and the value's keys; None, with a problem, if there is none."""
         keys, obstacle = self._follow(keys)
         if obstacle:
             self.problems.append(Problem(place, keys, obstacle))
-            return
+            return None
         holder: Any = self.values
         for depth, key in enumerate(keys[:-1], start=1):
             inner = holder.get(key) if isinstance(holder, dict) else holder[key]
@@ -190,8 +244,9 @@ class Document:
                 self._places[keys[:depth]] = place
                 inner = holder[key] = {}
             holder = inner
-        self._forget(keys)
-        holder[keys[-1]] = self._value(node, keys, lambda _: place)
+        if not keep:
+            self._forget(keys)
+        return holder, keys
 
     def _follow(self, keys: Keys) -> tuple[Keys, str]:
         """Return the keys with list positions as numbers; or how far they lead, and what is in the way."""

@@ -13,11 +13,15 @@ _Node = dict[str, Any]
 
 
 class Shape:
-    """The job's JSON Schema, asked by path."""
+    """A JSON Schema, asked by path.
 
-    def __init__(self, schema: _Node) -> None:
-        """Wrap the JSON Schema of the job."""
-        self._schema = schema
+    Args:
+        schema: The schema.
+        of: What it is of, in words.
+    """
+
+    def __init__(self, schema: _Node, of: str = "a job") -> None:
+        self._schema, self._of = schema, of
         self._homes: dict[str, list[str]] = {}
         for path in self._fields(schema, ()):
             self._homes.setdefault(path[-1], []).append(dotted(path))
@@ -63,7 +67,7 @@ class Shape:
             if name == word or not near:
                 near += self._homes[name]
         meant = f"; did you mean {_join([f'`{name}`' for name in near[:3]])}?" if near else "."
-        where = f"`{dotted(tuple(section))}`" if section else "a job"
+        where = f"`{dotted(tuple(section))}`" if section else self._of
         return f"unknown key{meant} Keys of {where}: {', '.join(names)}"
 
     def _at(self, keys: Keys) -> _Node:

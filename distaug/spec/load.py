@@ -3,19 +3,34 @@
 import copy
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from distaug.errors import JobError
-from distaug.spec.conflicts import conflicts
+from distaug.spec.conflicts import Conflict, conflicts
 from distaug.spec.document import LIMIT_BYTES, Document, Keys, Problem, dotted, dump
 from distaug.spec.explain import Shape, explain, unquoted
 from distaug.spec.job import FORMAT, JobSpec, to_dict
+from distaug.spec.section import Section
 
-__all__ = ["dump_job", "load_job", "parse_job", "schema"]
+__all__ = [
+    "check_job",
+    "dump_job",
+    "listing",
+    "load_job",
+    "parse_job",
+    "read_text",
+    "refuse_newer",
+    "refuse_no_mapping",
+    "schema",
+    "shape",
+    "validate",
+]
+
+_Spec = TypeVar("_Spec", bound=Section)
 
 STAND_INS: dict[Keys, Any] = {
     ("data",): {"source": "digits"},
@@ -37,27 +52,40 @@ def load_job(path: str | Path, sets: Sequence[str] = (), *, name: str | None = N
     Raises:
         JobError: The file cannot be read, or the job is wrong; all errors are named, each with its line.
     """
-    return parse_job(_read(Path(path)), filename=str(path), sets=sets, name=name)
+    return parse_job(read_text(Path(path)), filename=str(path), sets=sets, name=name)
 
 
 def parse_job(text: str, *, filename: str = "<job>", sets: Sequence[str] = (), name: str | None = None) -> JobSpec:
     """Read a job from YAML text; `filename` stands in its error messages. Otherwise as `load_job`."""
     document = Document(text, filename)
+    refuse_no_mapping(document, filename)
+    for number, argument in enumerate(sets, start=1):
+        document.assign(number, argument, shape().split)
+    if name is not None:
+        document.name(name)
+    job, problems = check_job(document)
+    if problems:
+        raise JobError(listing(problems, filename))
+    return job
+
+
+def refuse_no_mapping(document: Document, filename: str) -> None:
+    """Raise JobError where a document that is to be a job is something else."""
     if not isinstance(document.values, dict):
         found = {type(None): "nothing", list: "a list"}.get(type(document.values), "a single value")
         least = "`data: {source: digits}` and `model: {name: resnet18}`"
         raise JobError(f"{filename}: found {found}; a job is a mapping of sections, at least {least}")
-    shape = _shape()
-    for number, argument in enumerate(sets, start=1):
-        document.assign(number, argument, shape.split)
-    if name is not None:
-        document.name(name)
-    _refuse_newer(document)
-    job, problems = _validate(document, shape)
-    problems += document.problems
-    if problems:
-        raise JobError(_listing(problems, filename))
-    return job
+
+
+def check_job(document: Document) -> tuple[JobSpec, list[Problem]]:
+    """Return the job of a document, with all that is wrong with it.
+
+    Raises:
+        JobError: It has a newer format.
+    """
+    refuse_newer(document, FORMAT)
+    job, problems = validate(document, JobSpec, shape(), STAND_INS, conflicts)
+    return job, problems + document.problems
 
 
 def dump_job(job: JobSpec) -> str:
@@ -71,11 +99,17 @@ def schema() -> dict[str, Any]:
 
 
 @functools.cache
-def _shape() -> Shape:
+def shape() -> Shape:
+    """Return what a job may hold at each place."""
     return Shape(schema())
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a job file, or of one like it.
+
+    Raises:
+        JobError: It cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT_BYTES + 1)
@@ -102,41 +136,56 @@ def _job_files(folder: Path) -> list[Path]:
     return sorted(p for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern))
 
 
-def _refuse_newer(document: Document) -> None:
+def refuse_newer(document: Document, newest: int) -> None:
+    """Raise JobError where a document has a newer format than this version reads."""
     found = document.values.get("format")
-    if isinstance(found, int) and found > FORMAT:
+    if isinstance(found, int) and found > newest:
         raise JobError(
-            f"{document.place(('format',)).label}: format: {found} is newer than {FORMAT}, the newest that "
+            f"{document.place(('format',)).label}: format: {found} is newer than {newest}, the newest that "
             "this distaug reads; install a newer distaug"
         )
 
 
-def _validate(document: Document, shape: Shape) -> tuple[JobSpec, list[Problem]]:
-    """Return the job and what is wrong with it; wrong values are replaced by defaults to check the rest."""
+def validate(
+    document: Document,
+    model: type[_Spec],
+    shape: Shape,
+    stand_ins: dict[Keys, Any],
+    conflicts: Callable[[_Spec], Iterable[Conflict]],
+) -> tuple[_Spec, list[Problem]]:
+    """Return what a document says, and what is wrong with it; wrong values are replaced to check the rest.
+
+    Args:
+        document: The document, a mapping.
+        model: What it is to be.
+        shape: The model's schema.
+        stand_ins: Values in place of required ones that are wrong.
+        conflicts: Finds the fields that cannot work together.
+    """
     values = copy.deepcopy(document.values)
     broken: dict[Keys, str] = {}
     while True:
         try:
-            job = JobSpec.model_validate(values)
+            spec = model.model_validate(values)
             break
         except ValidationError as failure:
             found = dict(explain(e, values, document, shape) for e in failure.errors(include_url=False))
         for keys, message in found.items():
             broken[keys] = message
-            _mend(values, keys)
+            _mend(values, keys, stand_ins)
     for keys, word in document.switches.items():
         if not any(keys[: len(old)] == old for old in broken):
             broken[keys] = unquoted(word, keys, shape)
     problems = [Problem(document.place(keys), keys, message) for keys, message in broken.items()]
-    for path, message, others in conflicts(job):
+    for path, message, others in conflicts(spec):
         involved = [shape.split(p) for p in (path, *others)]
         if not any(_overlap(a, b) for a in involved for b in broken):
             blamed = next((keys for keys in involved if document.holds(keys)), involved[0])
             problems.append(Problem(document.place(blamed), involved[0], message))
-    return job, problems
+    return spec, problems
 
 
-def _mend(values: Any, keys: Keys) -> None:
+def _mend(values: Any, keys: Keys, stand_ins: dict[Keys, Any]) -> None:
     """Take a wrong value out, or put a stand-in where one is required."""
     while isinstance(keys[-1], int):  # a list with a wrong entry goes as a whole, so that no position moves
         keys = keys[:-1]
@@ -146,14 +195,14 @@ def _mend(values: Any, keys: Keys) -> None:
             section = section[key]
     except (KeyError, IndexError):
         return  # went together with another wrong value
-    if keys in STAND_INS:
-        section[keys[-1]] = copy.deepcopy(STAND_INS[keys])
+    if keys in stand_ins:
+        section[keys[-1]] = copy.deepcopy(stand_ins[keys])
     elif keys[-1] not in section:  # something is missing in it
-        _mend(values, keys[:-1])
+        _mend(values, keys[:-1], stand_ins)
     else:
         section.pop(keys[-1])
         if not section and isinstance(keys[-2], int):  # an operation without its name is wrong again
-            _mend(values, keys[:-1])
+            _mend(values, keys[:-1], stand_ins)
 
 
 def _overlap(one: Keys, other: Keys) -> bool:
@@ -161,6 +210,7 @@ def _overlap(one: Keys, other: Keys) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def _listing(problems: list[Problem], filename: str) -> str:
+def listing(problems: Iterable[Problem], filename: str) -> str:
+    """Return all problems as one message, those of the file's first lines first."""
     lines = [str(problem) for problem in sorted(problems, key=lambda p: (p.place.order, dotted(p.keys)))]
     return "\n  ".join([f"{len(lines)} errors in {filename}", *lines]) if len(lines) > 1 else lines[0]

@@ -62,7 +62,7 @@ class EpochRecord:
     skipped_steps: int = 0
     """Steps whose update the scaler of fp16 withheld."""
     peak_memory_bytes: int | None = None
-    """Most device memory held by any rank; None where the device does not count it."""
+    """Most memory held by any rank so far: of the GPU in tensors, without one all that was resident; 0: unknown."""
     world_size: int = 1
     """Number of ranks."""
     finished_at: str = ""
@@ -99,6 +99,9 @@ class Result:
     and for up to 100 classes confusion."""
     val: dict[str, Any] | None = None
     """The chosen model on the validation set."""
+    train: dict[str, Any] | None = None
+    """The chosen model on training pictures as they are, not augmented: top1, macro, loss, samples. They are as many as
+    the validation set has, or all; what it is ahead there is what it has learnt by heart."""
     final: dict[str, Any] | None = None
     """epoch, train_loss, ... of the last epoch."""
     epochs: int | None = None

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from distaug.store.records import EpochRecord
 from distaug.telemetry.progress import Progress
 
-__all__ = ["COMPRESSING", "Seen", "duration", "epoch_line", "numbers", "read", "step_line"]
+__all__ = ["COMPRESSING", "STUDY", "Seen", "duration", "epoch_line", "numbers", "read", "step_line"]
 
 COMPRESSING = "compress: "
 """What the lines about a compression begin with."""
+STUDY = "study: "
+"""What the lines about a study begin with; one stands before each of its runs."""
 _STEP = re.compile(
     r"epoch +(?P<epoch>\d+)/(?P<epochs>\d+) step \d+/\d+  "
     r"(?:(?P<speed>[\d,]+) images/s  )?loss \S+(?:  (?P<left>[\d:]+) left)?"
@@ -70,15 +72,20 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
 def read(lines: Iterable[str]) -> Seen:
     """Return what the lines of a run tell about its training, whatever stands between them."""
     epoch = epochs = speed = top1 = left = None
+    compressing, found = False, None
     for line in lines:
-        if line.startswith(COMPRESSING):  # What follows trains pruned networks on.
-            return Seen(epoch, epochs, speed, top1, None)
-        if found := _EPOCH.fullmatch(line):
+        if line.startswith(STUDY):  # What follows is another run.
+            epoch = epochs = speed = top1 = left = None
+            compressing = False
+        compressing, found = compressing or line.startswith(COMPRESSING), None
+        if compressing:  # What follows trains pruned networks on.
+            left = None
+        elif found := _EPOCH.fullmatch(line):
             epoch = int(found["epoch"])
             top1 = max(filter(None, (top1, found["top1"] and float(found["top1"]) / 100)), default=top1)
         elif found := _STEP.fullmatch(line):
             epoch = int(found["epoch"]) - 1
-        else:
+        if not found:
             continue
         epochs = int(found["epochs"])
         speed = float(found["speed"].replace(",", "")) if found["speed"] else speed

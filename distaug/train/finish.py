@@ -30,11 +30,13 @@ def finish(t: Training) -> Result:
     chosen = _restore_best(t) if t.data.val is not None else t.epoch - 1
     t.reporter.progress(t.progress("test"))
     name, split = ("val", t.data.val) if t.data.test is None else ("test", t.data.test)
-    held_out = judge(t, split if t.job.evaluate.test else None, name, keep=True)
+    asked = t.job.evaluate.test
+    held_out = judge(t, split if asked else None, name, keep=True)
+    learnt = judge(t, t.data.train if asked else None, "train", pictures=_spread(t))
     result, error = None, None
     if t.world.rank == 0:
         try:
-            result = _write(t, name, held_out, chosen)
+            result = _write(t, name, held_out, learnt, chosen)
         except DistaugError as found:
             error = found
     agree_on_errors(t.world, error)
@@ -54,7 +56,15 @@ def _restore_best(t: Training) -> int:
     return best.epoch - 1  # A checkpoint's position is that of the next step.
 
 
-def _write(t: Training, name: str, held_out: dict[str, Counts], epoch: int) -> Result:
+def _spread(t: Training) -> torch.Tensor:
+    """Return (n,) int64 indices of as many training pictures as there are to validate with, of all classes alike."""
+    whole = len(t.data.train)
+    count = min(whole, whole if t.data.val is None else len(t.data.val))
+    # Evenly over the set, which may be sorted by class.
+    return torch.arange(count) * whole // count
+
+
+def _write(t: Training, name: str, held_out: dict[str, Counts], learnt: dict[str, Counts], epoch: int) -> Result:
     history = records.read(t.run.history_file)
     chosen = history[epoch]
     weights = (t.module if t.ema is None else t.ema.module).state_dict()
@@ -95,6 +105,7 @@ def _write(t: Training, name: str, held_out: dict[str, Counts], epoch: int) -> R
         },
         test=_test_numbers(t, held_out, answers) if held_out and name == "test" else None,
         val=_val_numbers(chosen),
+        train=_train_numbers(learnt["model"]) if learnt else None,
         final={"epoch": history[-1].epoch, "train_loss": history[-1].train_loss, "top1": history[-1].top1},
         epochs=len(history),
         images_per_second=images / sum(r.seconds for r in history),
@@ -135,6 +146,11 @@ def _test_numbers(t: Training, test: dict[str, Counts], answers: list[Prediction
         "tta_top1": top1.get("tta"),
         "ece": calibration_error(reliability((a.probability, a.right) for a in answers)),
     }
+
+
+def _train_numbers(counts: Counts) -> dict[str, Any]:
+    found = counts.to_dict()
+    return {key: found[key] for key in ("top1", "macro", "loss")} | {"samples": counts.samples}
 
 
 def _val_numbers(chosen: EpochRecord) -> dict[str, Any] | None:

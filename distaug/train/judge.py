@@ -3,6 +3,7 @@
 import datetime
 
 import torch
+from torch import Tensor
 
 from distaug.augment import normalise
 from distaug.augment.tta import Averaged
@@ -11,6 +12,7 @@ from distaug.data.shard import eval_batches
 from distaug.errors import DivergedError
 from distaug.store.records import EpochRecord
 from distaug.train.evaluate import Counts, evaluate
+from distaug.train.memory import peak_bytes
 from distaug.train.state import Training
 
 __all__ = ["check_finite", "judge", "make_record"]
@@ -37,29 +39,35 @@ def check_finite(t: Training) -> dict[str, float]:
     return sums
 
 
-def judge(t: Training, split: Split | None, name: str, *, keep: bool = False) -> dict[str, Counts]:
+def judge(
+    t: Training, split: Split | None, name: str, *, pictures: Tensor | None = None, keep: bool = False
+) -> dict[str, Counts]:
     """Evaluate on a set: as `model` what is the model (EMA where there is one), as `raw` the raw weights beside it.
 
-    On the test set also as `tta` the model with test-time augmentation, where the job asks for it.
+    On the test set also as `tta` the model with test-time augmentation, where the job asks for it; on the training set
+    the model alone.
 
     Args:
         t: The training.
         split: The set; None gives no counts.
-        name: Its name, `val` or `test`.
-        keep: Whether to keep what each picture was taken for.
+        name: Its name, `train`, `val` or `test`.
+        pictures: (n,) int64 indices of those to judge it on; None: all.
+        keep: Whether to keep what each picture was taken for, of all.
     """
     if split is None:
         return {}
-    models = {"model": t.module} if t.ema is None else {"model": t.ema.module, "raw": t.module}
+    models = {"model": t.module if t.ema is None else t.ema.module}
+    if t.ema is not None and name != "train":
+        models["raw"] = t.module
     if name == "test" and t.job.evaluate.tta:
         models["tta"] = Averaged(models["model"], t.job.evaluate.tta)
     layout = torch.channels_last if t.job.model.channels_last else torch.contiguous_format
     mean, std = t.augment.mean, t.augment.std
     return evaluate(
         models,
-        t.loader.evaluate(name),
+        t.loader.evaluate(name, pictures),
         classes=len(t.data.classes),
-        total_batches=len(eval_batches(len(split), t.job.evaluate.batch, 0, 1)),
+        total_batches=len(eval_batches(len(split if pictures is None else pictures), t.job.evaluate.batch, 0, 1)),
         prepare=lambda images: normalise(images, mean, std, t.precision.activations, layout),
         autocast=t.precision.autocast,
         world=t.world,
@@ -105,7 +113,7 @@ def make_record(
         macro=model.get("macro"),
         per_class=model.get("per_class", []),
         skipped_steps=int(sums["withheld"]),
-        peak_memory_bytes=torch.cuda.max_memory_allocated() if t.device.type == "cuda" else 0,
+        peak_memory_bytes=int(t.world.max([peak_bytes(t.device)])[0]),
         world_size=t.world.size,
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

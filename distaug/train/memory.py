@@ -1,19 +1,32 @@
-"""Out of memory: which rank, in what phase, at what peak, and the setting that mends it."""
+"""The memory that a rank held at its peak; and when it runs out of it: who, when, and the setting that mends it."""
 
 import os
-import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from distaug.errors import RankError
 from distaug.train.state import Training
 
-__all__ = ["memory_explained"]
+__all__ = ["memory_explained", "peak_bytes"]
 
 _GIB = 2**30
+_STATUS = Path("/proc/self/status")
+
+
+def peak_bytes(device: torch.device) -> float:
+    """Return the most memory of a device that this process has held: on a GPU in tensors, else all that was resident.
+
+    0.0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage: its figure begins with that of the process which started this one.
+    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 @contextmanager
@@ -34,9 +47,10 @@ def memory_explained(t: Training) -> Iterator[None]:
 
 def _message(t: Training) -> str:
     if t.device.type == "cuda":
-        peak, size = torch.cuda.max_memory_reserved(t.device), torch.cuda.get_device_properties(t.device).total_memory
+        peak: float = torch.cuda.max_memory_reserved(t.device)
+        size = torch.cuda.get_device_properties(t.device).total_memory
     else:
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_bytes(t.device)
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     evaluating = bool(t.reason) or t.step == t.steps
     phase = "evaluating" if evaluating else f"training, epoch {t.epoch + 1}, step {t.step + 1}"

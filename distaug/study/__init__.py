@@ -1,0 +1,1 @@
+"""Several trainings as one experiment: which runs there are, and what they say together."""
