@@ -27,6 +27,7 @@ PUBLIC = [
     "JobError",
     "JobSpec",
     "StorageError",
+    "StudyError",
     "__version__",
     "load",
     "load_job",
@@ -121,6 +122,7 @@ def test_the_error_tree():
         "RankError": 5,
         "ArtifactError": 6,
         "StorageError": 7,
+        "StudyError": 8,
         "InterruptedRunError": 130,
     }
     for name, code in codes.items():

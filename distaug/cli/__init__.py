@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", local.run, "Train a job, or go on with its run.")
     resume = add("resume", _resume, "Go on with a run from its newest checkpoint.")
-    validate = add("validate", local.validate, "Check a job file without starting anything.")
+    validate = add("validate", local.validate, "Check a job or study file without starting anything.")
     preview = add("preview", local.preview, "Draw what a job's augmentation does to its pictures.")
     add("schema", local.schema, "Print the JSON Schema of the job file.")
     evaluate = add("evaluate", local.evaluate, "Judge the model of a run, or an exported file, once more.")
@@ -78,16 +78,25 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", local.predict, "Classify pictures with the model of a run, or with an exported file.")
     report = add("report", local.report, "Write a web page about a run, or about several side by side.")
     study = add("study", train_study, "Train all variants of a study, each with several seeds, and compare them.")
-    submit = add("submit", remote.submit, "Hand a job to a Ray cluster; print its id.")
+    submit = add("submit", remote.submit, "Hand a job or study to a Ray cluster; print its id.")
     status = add("status", remote.status, "Show how runs go, on a cluster or in a folder.")
     logs = add("logs", remote.logs, "Print what a submitted run says.")
     cancel = add("cancel", remote.cancel, "Have a submitted run save its state and stop.")
     manifest = add("manifest", remote.manifest, "Print a job as a manifest for Kubernetes with KubeRay.")
     doctor = add("doctor", local.doctor, "Check this machine: devices, libraries, memory, disk.")
 
-    for of_job in (run, validate, preview, submit, manifest):
-        _job_arguments(of_job)
-    _study_arguments(study)
+    for of_job in (run, preview, manifest):
+        _job_arguments(of_job, "a job file (YAML)")
+    for of_either in (validate, submit):
+        _job_arguments(of_either, "a job file, or a study file (YAML)")
+    _job_arguments(study, "a study file (YAML)")
+    for of_study in (validate, submit, study):
+        of_study.add_argument(
+            "--quick", action="store_true", help="of a study the smaller version, its section `quick`"
+        )
+    study.add_argument(
+        "--dry-run", action="store_true", help="show the runs, what differs in them and about how long they take"
+    )
     run_help = "a run folder or its URL, or the name of a run below ./runs"
     compress.add_argument("run", metavar="RUN", help=run_help)
     for uses in (evaluate, predict):
@@ -146,26 +155,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="JOB", help="a job file (YAML)")
-    _set_argument(parser, "change a field, e.g. train.epochs=12")
-    parser.add_argument("--name", help="name of the run, in place of the file's")
-
-
-def _study_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", help="a study file (YAML)")
-    _set_argument(parser, "change a field of the study, or of its base job, e.g. seeds=[0,1] or train.epochs=12")
-    parser.add_argument("--name", help="name of the study, in place of the file's")
-    parser.add_argument("--quick", action="store_true", help="the smaller version that its section `quick` describes")
+def _job_arguments(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("job", metavar="STUDY" if parser.prog.endswith("study") else "JOB", help=text)
     parser.add_argument(
-        "--dry-run", action="store_true", help="show the runs, what differs in them and about how long they take"
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a field, e.g. train.epochs=12 (repeatable); of a study, or of its base job",
     )
-
-
-def _set_argument(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="PATH=VALUE", help=f"{text} (repeatable)"
-    )
+    parser.add_argument("--name", help="another name than the file's")
 
 
 def _count(text: str) -> int:

@@ -11,6 +11,7 @@ from distaug.errors import ClusterError, JobError
 
 if TYPE_CHECKING:
     from distaug.spec.job import JobSpec
+    from distaug.study.plan import Plan
 
 _EXPORTED = ".onnx"
 
@@ -20,6 +21,20 @@ def read_job(arguments: argparse.Namespace) -> "JobSpec":
     from distaug.spec.load import load_job
 
     return load_job(arguments.job, arguments.sets, name=arguments.name)
+
+
+def read_job_or_study(arguments: argparse.Namespace) -> "JobSpec | Plan":
+    """Read the file that a command was given, which may be either."""
+    from distaug.spec.load import parse_job, read_text
+    from distaug.study.plan import is_study, parse_study
+
+    file, sets, name = arguments.job, arguments.sets, arguments.name
+    text = read_text(Path(file))
+    if is_study(text, file):
+        return parse_study(text, file, sets, quick=arguments.quick, name=name)
+    if arguments.quick:
+        raise JobError(f"--quick: {file} is a job; studies have a smaller version")
+    return parse_job(text, filename=file, sets=sets, name=name)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,8 +63,11 @@ def compress(arguments: argparse.Namespace) -> int:
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    job = read_job(arguments)
-    print(f"{arguments.job}: ok (run {job.name})")
+    found = read_job_or_study(arguments)
+    from distaug.spec.job import JobSpec
+
+    said = f"run {found.name}" if isinstance(found, JobSpec) else f"study {found.spec.name}, {len(found.runs)} runs"
+    print(f"{arguments.job}: ok ({said})")
     return 0
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distaug.cli.local import read_job
+from distaug.cli.local import read_job, read_job_or_study
 from distaug.cli.tables import print_table
 from distaug.errors import ClusterError, InterruptedRunError
 
@@ -35,7 +35,7 @@ def _cluster(arguments: argparse.Namespace) -> "Cluster":
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    job = read_job(arguments)
+    job = read_job_or_study(arguments)
     from distaug.cluster import submit
 
     cluster = _cluster(arguments)

@@ -19,7 +19,7 @@ __all__ = ["study"]
 def study(arguments: argparse.Namespace) -> int:
     from distaug.study.plan import load_study
 
-    plan = load_study(arguments.study, arguments.sets, quick=arguments.quick, name=arguments.name)
+    plan = load_study(arguments.job, arguments.sets, quick=arguments.quick, name=arguments.name)
     if arguments.dry_run:
         return _dry_run(plan, arguments.json)
     from distaug.cluster import study  # only now, since it takes seconds to load

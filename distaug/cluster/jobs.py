@@ -18,10 +18,9 @@ import ray.exceptions
 import requests
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from distaug.cluster.package import Order
 from distaug.cluster.private import ADDRESS, STOP_WITHIN_S
 from distaug.errors import ClusterError, JobError
-from distaug.spec.job import JobSpec
-from distaug.spec.load import dump_job
 
 __all__ = ["Cluster", "Job"]
 
@@ -33,16 +32,16 @@ _TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.
 
 @dataclass(frozen=True)
 class Job:
-    """One submission of a run."""
+    """One submission of a run, or of a study."""
 
     id: str
     """Its submission id: the run's name, with a number behind it from the second submission of the run on."""
     run: str
-    """Name of the run."""
+    """Name of the run or study."""
     text: str
-    """Its job file."""
+    """Its job or study file."""
     folder: str
-    """Path or URL of the run's folder."""
+    """Path or URL of its folder."""
     state: str
     """Ray's word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     over: bool
@@ -109,28 +108,32 @@ class Cluster:
             answer: dict[str, str] = self._client._do_request("GET", "/api/version").json()
         return answer["ray_version"]
 
-    def submit(self, job: JobSpec, entrypoint: str, package: Path) -> str:
-        """Submit a job; return the id of the submission.
+    def submit(self, order: Order, entrypoint: str, package: Path) -> str:
+        """Submit a job or study; return the id of the submission.
 
         Args:
-            job: The job, by whose name and text the submission is known.
+            order: By whose name and text the submission is known.
             entrypoint: The command that runs it.
             package: Zip file that becomes its working directory.
 
         Raises:
             ClusterError: The run waits or works there already.
         """
-        before = [one for one in self.jobs() if one.run == job.name]
+        before = [one for one in self.jobs() if one.run == order.name]
         if active := [one for one in before if not one.over]:
             raise ClusterError(
-                f"run {job.name!r} is on this cluster already, as {active[0].id} ({active[0].state.lower()}); wait "
-                f"for it, `distaug cancel {active[0].id}`, or give another --name"
+                f"{order.command} {order.name!r} is on this cluster already, as {active[0].id} "
+                f"({active[0].state.lower()}); wait for it, `distaug cancel {active[0].id}`, or give another --name"
             )
         with self._asking():
             return self._client.submit_job(
                 entrypoint=entrypoint,
-                submission_id=_next_id(job.name, [one.id for one in before]),
-                metadata={_RUN: job.name, _TEXT: dump_job(job), _FOLDER: f"{job.runs_dir.rstrip('/')}/{job.name}"},
+                submission_id=_next_id(order.name, [one.id for one in before]),
+                metadata={
+                    _RUN: order.name,
+                    _TEXT: order.text,
+                    _FOLDER: f"{order.home.rstrip('/')}/{order.name}",
+                },
                 runtime_env={
                     "working_dir": str(package),
                     # Ray kills what it stops after 3 s; a run saves first.

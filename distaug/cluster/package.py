@@ -1,24 +1,49 @@
-"""What travels with a submitted job: its file, the user's code as it lies there, and the data if it is beside it."""
+"""What travels with a submission: its file, the user's code as it lies there, and the data if it is beside it."""
 
 import os
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from distaug.errors import DataError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import dump_job
+from distaug.study.plan import Plan
 
-__all__ = ["JOB_FILE", "LIMIT_BYTES", "Package", "pack"]
+__all__ = ["JOB_FILE", "LIMIT_BYTES", "Order", "Package", "pack"]
 
 JOB_FILE = "distaug-job.yaml"
 """Name of the job's file in the package."""
 LIMIT_BYTES = 100 * 2**20
 """Of a package that Ray's Job API takes."""
-_LEFT_OUT = {"venv", "node_modules", "__pycache__", "runs"}
+_LEFT_OUT = {"venv", "node_modules", "__pycache__", "runs", "studies"}
 _NAMED = 5
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is submitted: a job, or a study with all its jobs."""
+
+    command: Literal["run", "study"]
+    name: str
+    text: str
+    """Its file."""
+    home: str
+    """Path or URL of the folder that all of its kind are in."""
+    jobs: Sequence[JobSpec]
+    """Whose data and weights it needs."""
+
+    @classmethod
+    def of(cls, what: JobSpec | Plan, name: str | None = None) -> "Order":
+        """Return the order for a job or study, under another name if one is given."""
+        if isinstance(what, JobSpec):
+            job = what if name is None else what.model_copy(update={"name": name})
+            return cls("run", job.name, dump_job(job), job.runs_dir, [job])
+        plan = what if name is None else what.named(name)
+        return cls("study", plan.spec.name, plan.text, plan.spec.studies_dir, [v.job for v in plan.variants])
 
 
 @dataclass(frozen=True)
@@ -33,15 +58,15 @@ class Package:
     """Where the nodes find the data, in words."""
 
 
-def pack(job: JobSpec, folder: Path, target: Path) -> Package:
-    """Write the zip file that becomes the working directory of a submitted job.
+def pack(order: Order, folder: Path, target: Path) -> Package:
+    """Write the zip file that becomes the working directory of what is submitted.
 
     In a git repository the files that git knows or would add, as they are now; elsewhere all but virtual environments,
-    caches and runs. Hidden files go only where git knows them: they are where people keep keys. What the job names by
-    a relative path goes along in any case. The same files and job always make the same package.
+    caches, runs and studies. Hidden files go only where git knows them: they are where people keep keys. What a job
+    names by a relative path goes along in any case. The same files and order always make the same package.
 
     Args:
-        job: The job.
+        order: The job or study.
         folder: The user's working directory, absolute.
         target: The zip file.
 
@@ -50,15 +75,12 @@ def pack(job: JobSpec, folder: Path, target: Path) -> Package:
         JobError: A relative path leads out of the folder, or the package is larger than Ray takes.
     """
     files = {name: folder / name for name in _names(folder)}
-    named = {"data.path": job.data.path, "model.weights": job.model.weights}
-    if job.train.distill is not None:
-        named["train.distill.teacher"] = job.train.distill.teacher
     data: dict[str, Path] = {}
-    for field, given in named.items():
-        if given is not None and _is_beside(given) and (field == "data.path" or (folder / given).exists()):
+    for field, given in dict.fromkeys(named for job in order.jobs for named in _named(job)):
+        if _is_beside(given) and (field == "data.path" or (folder / given).exists()):
             found = _named_files(field, given, folder)
             files |= found
-            data = found if field == "data.path" else data
+            data |= found if field == "data.path" else {}
     files.pop(JOB_FILE, None)
     written = 0
     with zipfile.ZipFile(target, "w") as archive:
@@ -66,9 +88,21 @@ def pack(job: JobSpec, folder: Path, target: Path) -> Package:
             written += _add(archive, name, path.read_bytes(), path.stat().st_mode)
             if written > LIMIT_BYTES:
                 raise JobError(_too_large(folder, files))
-        _add(archive, JOB_FILE, dump_job(job).encode(), 0o644)
+        _add(archive, JOB_FILE, order.text.encode(), 0o644)
     own = sum(path.stat().st_size for path in data.values())
-    return Package(len(files), target.stat().st_size, _data_in_words(job, own))
+    return Package(len(files), target.stat().st_size, _data_in_words(order.jobs[0], own))
+
+
+def _named(job: JobSpec) -> Iterator[tuple[str, str]]:
+    """Yield (field, path or URL) of what a job reads."""
+    teacher = None if job.train.distill is None else job.train.distill.teacher
+    for field, given in (
+        ("data.path", job.data.path),
+        ("model.weights", job.model.weights),
+        ("train.distill.teacher", teacher),
+    ):
+        if given is not None:
+            yield field, given
 
 
 def _is_beside(path: str) -> bool:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distaug.cluster.jobs import Cluster
-from distaug.cluster.package import JOB_FILE, pack
+from distaug.cluster.package import JOB_FILE, Order, pack
 from distaug.errors import ClusterError, JobError
 from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
-from distaug.spec.load import dump_job, parse_job
+from distaug.spec.load import parse_job
+from distaug.study.plan import Plan, is_study, parse_study
 
 __all__ = ["resume", "submit"]
 
@@ -37,13 +38,13 @@ print("versions", json.dumps({name: version(name) for name in %r}))
 """
 
 
-def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, say: Say) -> str:
-    """Check a job, pack it with the user's code, and hand it to a cluster.
+def submit(what: JobSpec | Plan, cluster: Cluster, *, unique: bool, working_dir: Path, say: Say) -> str:
+    """Check a job or study, pack it with the user's code, and hand it to a cluster.
 
     Args:
-        job: The job.
+        what: The job or study.
         cluster: Where it goes.
-        unique: Give the run a name that no other has; otherwise a run of this name goes on.
+        unique: Give it a name that no other has; otherwise one of this name goes on.
         working_dir: The folder that travels with it, from which its relative paths start.
         say: Gets lines for the user.
 
@@ -54,28 +55,29 @@ def submit(job: JobSpec, cluster: Cluster, *, unique: bool, working_dir: Path, s
         JobError: The job cannot work on a cluster.
         ClusterError: The cluster has other versions, or has the run already.
     """
-    check(job)
+    order = Order.of(what)
+    for job in order.jobs:
+        check(job)
     folder = Path(os.path.abspath(working_dir))
     if not folder.is_dir():
         raise JobError(f"--working-dir: {folder} is no folder")
-    named = job
     if unique:
         stamp = f"{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(1)}"
-        named = job.model_copy(update={"name": f"{job.name[:_LONGEST_NAME]}-{stamp}"})
-    _check_runs_dir(job)
-    if (size := len(dump_job(job).encode())) > _LARGEST_JOB:
+        order = Order.of(what, f"{order.name[:_LONGEST_NAME]}-{stamp}")
+    _check_home(order)
+    if (size := len(order.text.encode())) > _LARGEST_JOB:
         raise JobError(f"the job has {size:,} bytes with its defaults; jobs of up to {_LARGEST_JOB:,} can be submitted")
     _check_versions(cluster)
     with tempfile.TemporaryDirectory(prefix="distaug-package-") as scratch:
         package = Path(scratch) / "package.zip"
-        packed = pack(job, folder, package)
+        packed = pack(order, folder, package)
         say(packed.data)
         say(f"{folder} travels with the job: files {packed.files:,}, packed {packed.bytes / 1e3:,.0f} kB")
-        return cluster.submit(named, f"python -m distaug run {JOB_FILE} --name {named.name}", package)
+        return cluster.submit(order, f"python -m distaug {order.command} {JOB_FILE} --name {order.name}", package)
 
 
 def resume(run: str, cluster: Cluster, *, workers: int | None, working_dir: Path, say: Say) -> str:
-    """Have a run go on that was submitted to the cluster before; see `submit`.
+    """Have a run or study go on that was submitted to the cluster before; see `submit`.
 
     Args:
         run: Its name, or the id of its submission.
@@ -84,10 +86,12 @@ def resume(run: str, cluster: Cluster, *, workers: int | None, working_dir: Path
         working_dir: As for `submit`.
         say: Gets lines for the user.
     """
-    job = parse_job(cluster.find(run).text, filename=f"job of {run}")
-    if workers is not None:
-        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": workers})})
-    return submit(job, cluster, unique=False, working_dir=working_dir, say=say)
+    text, filename = cluster.find(run).text, f"job of {run}"
+    sets = [] if workers is None else [f"cluster.workers={workers}"]
+    what = (
+        parse_study(text, filename, sets) if is_study(text, filename) else parse_job(text, filename=filename, sets=sets)
+    )
+    return submit(what, cluster, unique=False, working_dir=working_dir, say=say)
 
 
 def _check_versions(cluster: Cluster) -> None:
@@ -133,14 +137,15 @@ def _public(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]
 
 
-def _check_runs_dir(job: JobSpec) -> None:
-    """Refuse a folder of runs that the nodes of a cluster cannot share.
+def _check_home(order: Order) -> None:
+    """Refuse a folder of runs or studies that the nodes of a cluster cannot share.
 
     Raises:
         JobError: It is a relative path.
     """
-    if not job.runs_dir.startswith("/") and "://" not in job.runs_dir:
+    if not order.home.startswith("/") and "://" not in order.home:
+        field, name = ("runs_dir", "runs") if order.command == "run" else ("studies_dir", "studies")
         raise JobError(
-            f"runs_dir: {job.runs_dir} is relative, and the nodes of a cluster have no working directory in common; "
-            "give a folder that all of them share, or a URL: --set runs_dir=/shared/runs or s3://bucket/runs"
+            f"{field}: {order.home} is relative, and the nodes of a cluster have no working directory in common; give "
+            f"a folder that all of them share, or a URL: --set {field}=/shared/{name} or s3://bucket/{name}"
         )

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distaug.report.charts import COLOURS, LETTER, WIDTH, Format, Plane, dot, key, svg, ticks
 from distaug.report.page import Html, tag
+from distaug.report.plane import COLOURS, LETTER, WIDTH, Format, Plane, dot, key, svg, ticks
 
 __all__ = ["Bar", "Trend", "bars", "trends"]
 
@@ -114,7 +114,7 @@ def trends(
     if math.isclose(low, high):
         low, high = min(low, 0.0), max(high, 0.0) or 1.0
     written = {place(number): x_text(number) for number in numbers}
-    margin = (place(numbers[-1]) - place(numbers[0])) / 20
+    margin = (place(numbers[-1]) - place(numbers[0])) / 20 or 1.0
     across = (place(numbers[0]) - margin, place(numbers[-1]) + margin)
     plane = Plane(across, ticks(low, high, 4), list(written), written.__getitem__, y_text)
     for colour, trend in enumerate(found):

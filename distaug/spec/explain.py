@@ -123,7 +123,8 @@ class Shape:
             case "object" if keys := node.get("properties"):
                 return [f"a mapping with the key{'s' * (len(keys) > 1)} {', '.join(keys)}"]
             case "object":
-                return ["a mapping of names to " + _join(self._words(node["additionalProperties"]))]
+                inner = node["additionalProperties"]
+                return ["a mapping of names to " + _join(self._words({} if inner is True else inner))]
         return ["any value"]
 
 

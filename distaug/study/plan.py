@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from distaug.errors import JobError
-from distaug.spec.conflicts import Conflict
+from distaug.spec.conflicts import Conflict, check
 from distaug.spec.document import Document, Keys, Problem, dump
 from distaug.spec.explain import Shape
 from distaug.spec.job import JobSpec, leaves, to_dict
@@ -24,7 +24,7 @@ from distaug.spec.load import (
 from distaug.spec.study import FORMAT, QuickSpec, StudySpec
 from distaug.store.place import Place, place
 
-__all__ = ["ALL", "NONE", "Plan", "Run", "Variant", "is_study", "load_study", "schema"]
+__all__ = ["ALL", "NONE", "Plan", "Run", "Variant", "is_study", "load_study", "parse_study", "schema"]
 
 ALL, NONE = "all", "none"
 """The variants of an ablation with every technique, and with none."""
@@ -93,6 +93,10 @@ class Plan:
         values = self.spec.model_dump(mode="json", exclude_defaults=True, exclude={"quick"})
         return dump({"format": FORMAT, "name": self.spec.name} | values | {"base": self.base})
 
+    def named(self, name: str) -> "Plan":
+        """Return the same study under another name."""
+        return replace(self, spec=self.spec.model_copy(update={"name": name}))
+
     def differing(self) -> list[tuple[str, list[Any]]]:
         """Return (path, value of each variant) of every field of the job that is not the same in all."""
         flat = [
@@ -116,13 +120,13 @@ class _Sketch:
     technique: str | None = None
 
 
-def is_study(path: str | Path) -> bool:
-    """Say whether a file is a study and not a job: it has a `base`.
+def is_study(text: str, filename: str) -> bool:
+    """Say whether a file's text is a study and not a job: it has a `base`.
 
     Raises:
-        JobError: It cannot be read, or is not YAML.
+        JobError: It is not YAML.
     """
-    values = Document(read_text(Path(path)), str(path)).values
+    values = Document(text, filename).values
     return isinstance(values, dict) and "base" in values
 
 
@@ -143,8 +147,14 @@ def load_study(path: str | Path, sets: Sequence[str] = (), *, quick: bool = Fals
     Raises:
         JobError: A file cannot be read, or something in it or in a variant is wrong; all is named, with its lines.
     """
-    filename = str(path)
-    document = Document(read_text(Path(path)), filename)
+    return parse_study(read_text(Path(path)), str(path), sets, quick=quick, name=name)
+
+
+def parse_study(
+    text: str, filename: str, sets: Sequence[str] = (), *, quick: bool = False, name: str | None = None
+) -> Plan:
+    """Read a study from YAML text; a base that is a file is seen from `filename`. Otherwise as `load_study`."""
+    document = Document(text, filename)
     if not isinstance(document.values, dict):
         raise JobError(f"{filename}: a study is a mapping with the keys `base` and one of `variants`, `grid`, `ablate`")
     form = Shape(schema(), "a study")
@@ -152,7 +162,7 @@ def load_study(path: str | Path, sets: Sequence[str] = (), *, quick: bool = Fals
         if (field := argument.split("=")[0].strip()) in ("seed", "runs_dir"):
             own = {"seed": "seeds", "runs_dir": "studies_dir"}[field]
             raise JobError(f"--set {argument}: the runs of a study get theirs from `{own}`; set that")
-    of_base = [argument for argument in sets if argument.split("=")[0].split(".")[0] not in StudySpec.model_fields]
+    of_base = [one for one in sets if one.split("=")[0].strip().split(".")[0] not in StudySpec.model_fields]
     for number, argument in enumerate(sets, start=1):
         if argument not in of_base:
             document.assign(number, argument, form.split)
@@ -163,7 +173,7 @@ def load_study(path: str | Path, sets: Sequence[str] = (), *, quick: bool = Fals
     problems += document.problems
     if problems:
         raise JobError(listing(problems, filename))
-    base = _base(document, spec, Path(path))
+    base = _base(document, spec, Path(filename))
     for keys in [("quick", "base", key) for key in spec.quick.base] if quick and spec.quick else ():
         base.change(shape().split(keys[-1]), document, keys, "quick")
     for number, argument in enumerate(of_base, start=1):
@@ -179,40 +189,51 @@ def load_study(path: str | Path, sets: Sequence[str] = (), *, quick: bool = Fals
 
 
 def _conflicts(spec: StudySpec) -> Iterator[Conflict]:
-    given = [name for name in _WAYS if getattr(spec, name) is not None]
-    if len(given) != 1:
+    yield from _section_conflicts(spec, spec, "")
+    if spec.quick is not None:
+        yield from _own_fields("quick.base", spec.quick.base)
+        yield from _section_conflicts(spec, spec.quick, "quick.")
+
+
+def _section_conflicts(spec: StudySpec, section: StudySpec | QuickSpec, prefix: str) -> Iterator[Conflict]:
+    ways = tuple(f"{prefix}{name}" for name in _WAYS)
+    given = [name for name in _WAYS if getattr(section, name) is not None]
+    if len(given) > 1 or (not given and section is spec):
         found = " and ".join(f"`{name}`" for name in given) or "none of them"
         listed = ", ".join(f"`{name}`" for name in _WAYS)
-        yield Conflict(given[1] if given else "variants", f"a study has one of {listed}, found {found}")
-    if len(set(spec.seeds)) < len(spec.seeds):
-        yield Conflict("seeds", f"holds a seed twice: {spec.seeds}")
-    if spec.baseline is not None and spec.baseline not in (spec.variants or {}):
-        known = f"variants are {', '.join(spec.variants)}" if spec.variants else "only `variants` have one to choose"
-        yield Conflict("baseline", f"no variant is called `{spec.baseline}`; {known}")
-    for section in (spec, spec.quick):
-        prefix = "quick." if section is not spec else ""
-        yield from _own_fields("quick.base", section.base if isinstance(section, QuickSpec) else ())
-        for kind in ("variants", "ablate"):
-            for variant, changes in (getattr(section, kind, None) or {}).items():
-                yield from _bad_name(f"{prefix}{kind}.{variant}", variant)
-                yield from _own_fields(f"{prefix}{kind}.{variant}", changes)
-        for axis, options in (getattr(section, "grid", None) or {}).items():
-            if isinstance(options, list):
-                yield from _own_fields(f"{prefix}grid", [axis])
-                if len({_label(option) for option in options}) < len(options):
-                    yield Conflict(f"{prefix}grid.{axis}", "holds a value twice")
-            else:
-                for option, changes in options.items():
-                    yield from _bad_name(f"{prefix}grid.{axis}.{option}", option)
-                    yield from _own_fields(f"{prefix}grid.{axis}.{option}", changes)
+        place = f"{prefix}{given[1]}" if given else ways[0]
+        yield Conflict(place, f"a study has one of {listed}, found {found}", ways)
+    if section.seeds and len(set(section.seeds)) < len(section.seeds):
+        yield Conflict(f"{prefix}seeds", f"holds a seed twice: {section.seeds}")
+    varies = bool(given) or section is spec
+    if spec.baseline is not None and varies and spec.baseline not in (section.variants or {}):
+        names = section.variants
+        known = f"variants are {', '.join(names)}" if names else "only `variants` have one to choose"
+        where = f" in `{prefix}{given[0]}`" if prefix else ""
+        yield Conflict("baseline", f"no variant{where} is called `{spec.baseline}`; {known}", ways)
+    for kind in ("variants", "ablate"):
+        for variant, changes in (getattr(section, kind) or {}).items():
+            yield from _bad_name(f"{prefix}{kind}.{variant}", variant)
+            yield from _own_fields(f"{prefix}{kind}.{variant}", changes)
+    for axis, options in (section.grid or {}).items():
+        where = f"{prefix}grid.{axis}"
+        if isinstance(options, list):
+            yield from _own_fields(where, [axis])
+            if len({_label(option) for option in options}) < len(options):
+                yield Conflict(where, "holds a value twice")
+        else:
+            for option, changes in options.items():
+                yield from _bad_name(where, option)
+                yield from _own_fields(where, changes)
     for name in (NONE, ALL):
-        if spec.ablate and name in spec.ablate:
-            yield Conflict(f"ablate.{name}", f"`{name}` is the name of a variant that every ablation has")
+        if name in (section.ablate or {}):
+            yield Conflict(f"{prefix}ablate.{name}", f"`{name}` is the name of a variant that every ablation has")
 
 
 def _bad_name(where: str, name: str) -> Iterator[Conflict]:
     if not _NAME.fullmatch(name):
-        yield Conflict(where, "a name has up to 60 letters, digits, spaces and . _ + - =, a letter or digit among them")
+        allowed = "up to 60 letters, digits, spaces and . _ + - =, a letter or digit among them"
+        yield Conflict(where, f"found the name `{name}`; a name has {allowed}")
 
 
 def _own_fields(where: str, changes: Any) -> Iterator[Conflict]:
@@ -291,38 +312,48 @@ def _resolve(
     document: Document, base: Document, spec: StudySpec, axes: tuple[str, ...], sketches: list[_Sketch], filename: str
 ) -> Plan:
     found: list[tuple[_Sketch, JobSpec]] = []
-    # What is wrong with the base is wrong with every variant, and told once.
-    problems: dict[tuple[int, str], Problem] = {}
+    # What is wrong with the base is wrong with every variant, and told once; so is a change that several have.
+    _, of_base = check_job(base)
+    problems: dict[tuple[int, str, Keys], Problem] = {}
     for sketch in sketches:
         changed = base.part(())
+        note = f"variant {sketch.name!r}"
         for keys in sketch.at:
-            note = f"variant {sketch.name!r}"
             if isinstance(keys[-1], int):  # a value of an axis that is a path
                 changed.change(shape().split(str(keys[-2])), document, keys, note)
                 continue
             for path in document.part(keys).values:
                 changed.change(shape().split(path), document, (*keys, path), note)
         job, wrong = check_job(changed)
-        problems = {(problem.place.order, problem.message): problem for problem in wrong} | problems
+        for problem in wrong:
+            order, label = problem.place
+            if problem not in of_base and not label.endswith(note):  # the base does not go with what is changed
+                problem = problem._replace(place=problem.place._replace(label=f"{label}: {note}"))
+            # The same entry of a list is elsewhere in another variant.
+            names = tuple(key for key in problem.keys if isinstance(key, str))
+            problems.setdefault((order, problem.message, names), problem)
         found.append((sketch, job))
     if problems:
         raise JobError(listing(problems.values(), filename))
     slugs: dict[str, str] = {}
     for sketch, _ in found:
-        other = slugs.setdefault(_slug(sketch.name), sketch.name)
-        if other != sketch.name:
-            raise JobError(
-                f"{filename}: the variants {other!r} and {sketch.name!r} would share a run folder; rename one"
-            )
+        slug = _slug(sketch.name)
+        if slug in slugs:
+            both = f"{slugs[slug]!r} and {sketch.name!r}"
+            raise JobError(f"{filename}: the variants {both} would share a run folder; rename one")
+        slugs[slug] = sketch.name
     variants = [
         Variant(s.name, job.model_copy(update={"seed": spec.seeds[0]}), s.against, s.labels, s.technique)
         for s, job in found
     ]
-    return Plan(spec, base.values, variants, axes)
+    plan = Plan(spec, base.values, variants, axes)
+    for run in plan.runs:
+        check(run.job)  # once more, now that it is known where the runs are
+    return plan
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-")[:80]
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-._")[:80]
 
 
 def _named(job: JobSpec, name: str, seed: int, root: Place) -> JobSpec:

@@ -174,7 +174,7 @@ def _same(plan: Plan, done: Sequence[Outcome]) -> list[Same]:
     curves: dict[str, dict[int, tuple[Any, ...]]] = {}
     for outcome in done:
         assert outcome.result is not None
-        curve = tuple((r.train_loss, r.val_loss) for r in outcome.history)
+        curve = tuple(record.train_loss for record in outcome.history)
         curves.setdefault(outcome.run.variant, {})[outcome.run.seed] = (outcome.result.weights_digest, curve)
     found = []
     for first, second in combinations((v for v in plan.variants if v.name in curves), 2):
@@ -200,10 +200,12 @@ def _worth(plan: Plan, top1: _Figures) -> list[Worth]:
             row[variant.job.data.per_class] = (variant.name, means[variant.name])
     if len(rows) < 2 or any(len(row) < 2 for row in rows.values()):
         return []
-    base, *others = rows.values()
+    base = rows.pop(plan.variants[0].labels[-1], {})
+    if not base:  # of the one that the others are compared with no run is done
+        return []
     curve = sorted((size, accuracy) for size, (_, accuracy) in base.items())
     found = []
-    for row in others:
+    for row in rows.values():
         for size, (name, accuracy) in sorted(row.items()):
             needed, bound = _pictures_for(accuracy, curve)
             found.append(Worth(name, size, needed / size, bound))

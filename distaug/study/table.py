@@ -65,7 +65,7 @@ def _gap(outcome: Outcome) -> float | None:
     return None if train is None or val is None else train - val
 
 
-def _of_epochs(total: Callable[[Sequence[EpochRecord]], float]) -> Callable[[Outcome], float | None]:
+def _of_epochs(total: Callable[[Sequence[EpochRecord]], float | None]) -> Callable[[Outcome], float | None]:
     return lambda outcome: total(outcome.history) if outcome.result is not None and outcome.history else None
 
 
@@ -96,7 +96,7 @@ METRICS = {
         "peak memory of a worker",
         "GiB",
         "lower",
-        _of_epochs(lambda h: float(max(r.peak_memory_bytes or 0 for r in h))),
+        _of_epochs(lambda h: float(max(r.peak_memory_bytes or 0 for r in h)) or None),
         measured=True,
     ),
 }
@@ -154,7 +154,7 @@ def write(plan: Plan, found: Sequence[Outcome], summary: dict[str, Any]) -> None
             {"variant": run.variant, "seed": run.seed, "state": outcome.state}
             | {name: values[name] for name in exact}
             | {"weights_digest": digest, "run": run.job.name, "artifacts": _artifacts(result)}
-            | {"times": {name: values[name] for name in times}}
+            | {"times": {name: values[name] for name in times} | {"speedups": _speedups(result)}}
         )
     write_whole(plan.root / "results.csv", text.getvalue().encode())
     whole = {"format": FORMAT, "study": plan.spec.name, "runs": rows, "summary": summary}
@@ -166,5 +166,9 @@ def write(plan: Plan, found: Sequence[Outcome], summary: dict[str, Any]) -> None
 
 def _artifacts(result: Result | None) -> list[dict[str, Any]]:
     kept = ("name", "parameters", "nonzeros", "macs", "bytes", "zlib_bytes", "test", "val", "passed")
-    rows = (result.artifacts if result else None) or []
-    return [{k: row[k] for k in kept} | {"speedup": row["latency"]["1"]["speedup"]} for row in rows]
+    return [{key: row[key] for key in kept} for row in (result.artifacts if result else None) or ()]
+
+
+def _speedups(result: Result | None) -> dict[str, float]:
+    rows = (result.artifacts if result else None) or ()
+    return {row["name"]: row["latency"]["1"]["speedup"] for row in rows}

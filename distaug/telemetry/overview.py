@@ -118,6 +118,7 @@ class Overview:
         row.state, row.val, row.test, row.seconds = state, val, test, seconds
         if seconds is not None and state == "done":
             self._took.append(seconds)
+        self.progress = ""
         self.refresh()
 
     def refresh(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distaug.cluster import package
-from distaug.cluster.package import JOB_FILE, pack
+from distaug.cluster.package import JOB_FILE, Order, pack
 from distaug.errors import DataError, JobError
 from distaug.spec.job import JobSpec
 from distaug.spec.load import parse_job
@@ -33,12 +33,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_git_all_but_environments_caches_and_runs(folder: Path, tmp_path: Path) -> None:
-    packed = pack(job(), folder, tmp_path / "p.zip")
+    packed = pack(Order.of(job()), folder, tmp_path / "p.zip")
     assert names(tmp_path / "p.zip") == {"nets.py", "data/train.parquet", JOB_FILE} and packed.files == 2
     # In what the job names, nothing is left out: a class may have any name.
     (folder / "data" / "linked").symlink_to(folder / "runs")
     (folder / "data" / "circle").symlink_to(folder / "data")
-    pack(job("{source: folder, path: data}"), folder, tmp_path / "p.zip")
+    pack(Order.of(job("{source: folder, path: data}")), folder, tmp_path / "p.zip")
     assert {"data/runs/1.png", "data/linked/old/job.yaml"} < names(tmp_path / "p.zip")
     assert not any("circle" in name for name in names(tmp_path / "p.zip"))
 
@@ -53,7 +53,7 @@ def test_in_a_repository_the_files_as_they_lie_there(folder: Path, tmp_path: Pat
     (folder / "new.py").write_text("")
     (folder / "gone.py").unlink()
     (folder / ".keys").write_text("secret")
-    pack(job(), folder, tmp_path / "p.zip")
+    pack(Order.of(job()), folder, tmp_path / "p.zip")
     assert names(tmp_path / "p.zip") == {".gitignore", "nets.py", "new.py", JOB_FILE}
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         assert archive.read("nets.py") == b"changed"
@@ -63,15 +63,15 @@ def test_in_a_repository_the_files_as_they_lie_there(folder: Path, tmp_path: Pat
     (folder / "runs/old/model").mkdir()
     (folder / "runs/old/model/model.json").write_text("{}")
     more = "train: {distill: {teacher: runs/old/model}}"
-    packed = pack(job("{source: parquet, path: data}", more), folder, tmp_path / "q.zip")
+    packed = pack(Order.of(job("{source: parquet, path: data}", more)), folder, tmp_path / "q.zip")
     assert {"data/train.parquet", "runs/old/model/model.json"} < names(tmp_path / "q.zip")
     assert packed.data == "data.path data travels with the job: 0.0 MB of at most 105 MB"
 
 
 def test_the_same_files_make_the_same_package(folder: Path, tmp_path: Path) -> None:
-    pack(job(), folder, tmp_path / "a.zip")
+    pack(Order.of(job()), folder, tmp_path / "a.zip")
     (folder / "nets.py").touch()
-    pack(job(), folder, tmp_path / "b.zip")
+    pack(Order.of(job()), folder, tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -86,14 +86,14 @@ def test_the_same_files_make_the_same_package(folder: Path, tmp_path: Path) -> N
     ids=["embedded", "absolute", "URL", "beside"],
 )
 def test_it_says_where_the_nodes_find_the_data(data: str, words: str, folder: Path, tmp_path: Path) -> None:
-    assert pack(job(data), folder, tmp_path / "p.zip").data == words
+    assert pack(Order.of(job(data)), folder, tmp_path / "p.zip").data == words
 
 
 def test_what_cannot_travel_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="data.path: pictures is not in the working directory"):
-        pack(job("{source: folder, path: pictures}"), folder, tmp_path / "p.zip")
+        pack(Order.of(job("{source: folder, path: pictures}")), folder, tmp_path / "p.zip")
     with pytest.raises(JobError, match=r"data.path: \.\./x leads out of the working directory"):
-        pack(job("{source: folder, path: ../x}"), folder, tmp_path / "p.zip")
+        pack(Order.of(job("{source: folder, path: ../x}")), folder, tmp_path / "p.zip")
     monkeypatch.setattr(package, "LIMIT_BYTES", 10)
     with pytest.raises(JobError, match="the largest: data 0.0 MB, nets.py 0.0 MB"):
-        pack(job(), folder, tmp_path / "p.zip")
+        pack(Order.of(job()), folder, tmp_path / "p.zip")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from distaug.report import charts
+from distaug.report import charts, plane
 from distaug.report.charts import Point, Series
 from distaug.train.calibration import reliability
 from tests.report.test_page import Reader
@@ -71,7 +71,7 @@ def test_a_long_run_tells_about_a_hundred_values() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.013, 0.87), (-5, 3), (0, 2e-6), (97.2, 99.1), (1e3, 1.7e6)])
 def test_ticks_are_few_round_and_span_everything(low: float, high: float) -> None:
-    ticks = charts._ticks(low, high, 4)
+    ticks = plane.ticks(low, high, 4)
     assert ticks[0] <= low + 1e-9 * abs(low) and ticks[-1] >= high - 1e-9 * abs(high) and 2 <= len(ticks) <= 7
     step = ticks[1] - ticks[0]
     assert f"{step:.1e}"[:3] in ("1.0", "2.0", "2.5", "5.0")
