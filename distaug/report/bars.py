@@ -45,7 +45,8 @@ def bars(title: str, found: Sequence[Bar], text: Format, *, label: str = "", zer
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     else:
-        low -= max(high - low, 1e-9) / 4
+        below = low - max(high - low, 1e-9) / 4
+        low = max(below, 0.0) if low >= 0 else below
     if math.isclose(low, high):
         high = low + (abs(low) or 1.0)
     marks = ticks(low, high, 4)

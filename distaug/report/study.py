@@ -84,7 +84,11 @@ def _summary(plan: Plan, found: Sequence[Outcome], summary: Summary) -> Html:
     if known:
         sign = -1 if metric.better == "lower" else 1
         best = max(known, key=lambda line: sign * line.spreads[name].mean)
-        told.append((f"Best {metric.title}", figure(metric, best.spreads[name]), best.variant))
+        found_best = best.spreads[name]
+        mean, _, more = figure(metric, found_best).partition(" ± ")
+        unit = metric.unit if more else ""
+        about = f", ± {more.removesuffix(unit).strip()} over {found_best.count} seeds" if more else ""
+        told.append((f"Best {metric.title}", f"{mean} {unit}".strip(), f"{best.variant}{about}"))
         if (apart := best.differences.get(name)) is not None:
             text, meaning = change(metric, apart)
             told.append((f"Against {best.against}", text, meaning))

@@ -53,7 +53,7 @@ def figures(plan: Plan, summary: Summary) -> Html:
         if len(found) > 1:
             drawn.append(bars(f"{metric.title}{unit} (± sd)", found, charts.plain, zero=from_zero))
     first, metric = first_metric(plan)
-    apart = [bar for line in summary.lines for bar in bar(line.variant, metric, line.differences.get(first))]
+    apart = [one for line in summary.lines for one in bar(line.variant, metric, line.differences.get(first))]
     if apart and not any(variant.technique for variant in plan.variants):
         drawn.insert(0, bars(f"Difference of the {metric.title} (95 % interval)", apart, signed))
     return tag("div", *drawn, class_="charts") if any(drawn) else Html()

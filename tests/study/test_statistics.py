@@ -39,7 +39,7 @@ def test_two_variants_have_the_paired_interval(seeds: tuple[int, ...]) -> None:
     low, high = paired.confidence_interval(0.95)
     found = differences(base, {"b": other})["b"]
     assert found == Difference(len(seeds), pytest.approx((low + high) / 2), pytest.approx((high - low) / 2))
-    assert found.within_noise is (paired.pvalue > 0.05)
+    assert found.within_noise is bool(paired.pvalue > 0.05)
 
 
 def test_several_variants_share_the_noise_of_randomised_blocks() -> None:
