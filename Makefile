@@ -2,7 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 # A file's tests stay together, since they share what is expensive.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# In the order of the folders: by the number of their tests, the few long ones that start Ray would come last of all.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup train test test-all cluster-test lint clean
 

@@ -23,6 +23,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("kill rank", "kill driver", "SIGTERM", "SIGSTOP")
+DRIVERS = {"kill driver": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
+"""The kinds after which `distaug resume` has to go on."""
 EPOCHS = 24
 SAVE_EVERY_S = 1.2
 PATIENCE_S = 180.0
@@ -72,9 +74,11 @@ class Run:
         self.root = folder / "runs" / "drill"
         folder.mkdir(parents=True)
         (folder / "job.yaml").write_text(JOB)
+        self.before = 0
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start `distaug run`, or the command given."""
+        self.before = len(self.attempts())
         command = command or ("run", "job.yaml", "--workers", str(self.workers))
         with (self.folder / "out.txt").open("a") as out:
             return subprocess.Popen(
@@ -114,14 +118,62 @@ class Run:
         return digest
 
     def newest_save(self) -> float:
-        """Return when the newest checkpoint came to be; the start of the training where there is none yet."""
+        """Return when the newest checkpoint came to be; the newest start of the training where there is none since."""
         saves = []
         for manifest in (self.root / "checkpoints").glob("*/manifest.json"):
             try:
                 saves.append(manifest.stat().st_mtime)
             except OSError:
                 continue  # It has just been replaced.
-        return max([*saves, self.attempts()[0]["started_at"]])
+        return max([*saves, self.attempts()[-1]["started_at"]])
+
+
+def strike(
+    run: Run,
+    process: subprocess.Popen[bytes],
+    kind: str,
+    moment: float,
+    dice: random.Random,
+    ready: Callable[[], bool] = lambda: True,
+) -> tuple[float, float] | None:
+    """Let one event happen to a command that trains; of the driver's, it is the end.
+
+    Args:
+        run: The run.
+        process: The command, which `run.start` has just returned.
+        kind: One of KINDS.
+        moment: Seconds from the command's start of the training to the event.
+        dice: Chooses the rank.
+        ready: What must be so besides.
+
+    Returns:
+        When it happened, in seconds since 1970, and the seconds since the newest save; None when the training ended
+        before its moment came.
+    """
+    run.wait_for(lambda: len(run.attempts()) > run.before, process)
+    due = run.attempts()[run.before]["started_at"] + moment
+    if run.wait_for(lambda: time.time() >= due and ready(), process) is False:
+        run.end(process, 0)
+        return None
+    at, lost = time.time(), time.time() - run.newest_save()
+    if kind in DRIVERS:
+        process.send_signal(DRIVERS[kind])
+        if process.wait(PATIENCE_S) == 0:
+            return None  # It was just leaving.
+        run.end(process, -signal.SIGKILL if kind == "kill driver" else 130)
+    else:
+        ranks = workers_of(process.pid)
+        if len(ranks) != run.workers:
+            run.end(process, 0)
+            return None
+        rank = dice.randrange(run.workers)
+        if kind == "kill rank":
+            os.kill(ranks[rank], signal.SIGKILL)
+        else:
+            os.kill(ranks[rank], signal.SIGSTOP)
+            time.sleep(3)
+            os.kill(ranks[rank], signal.SIGCONT)
+    return at, lost
 
 
 def disturb(run: Run, kind: str, moment: float, dice: random.Random) -> dict[str, Any] | None:
@@ -137,30 +189,12 @@ def disturb(run: Run, kind: str, moment: float, dice: random.Random) -> dict[str
         What happened; None when the training ended before its moment came.
     """
     process = run.start()
-    run.wait_for(lambda: bool(run.attempts()), process)
-    due = run.attempts()[0]["started_at"] + moment
-    if run.wait_for(lambda: time.time() >= due, process) is False:
-        run.end(process, 0)
+    struck = strike(run, process, kind, moment, dice)
+    if struck is None:
         return None
-    at, lost = time.time(), time.time() - run.newest_save()
-    if kind in ("kill driver", "SIGTERM"):
-        process.send_signal(signal.SIGKILL if kind == "kill driver" else signal.SIGTERM)
-        if process.wait(PATIENCE_S) == 0:
-            return None  # It was just leaving.
-        run.end(process, -signal.SIGKILL if kind == "kill driver" else 130)
+    at, lost = struck
+    if kind in DRIVERS:
         process = run.start("resume", "drill")
-    else:
-        ranks = workers_of(process.pid)
-        if len(ranks) != run.workers:
-            run.end(process, 0)
-            return None
-        rank = dice.randrange(run.workers)
-        if kind == "kill rank":
-            os.kill(ranks[rank], signal.SIGKILL)
-        else:
-            os.kill(ranks[rank], signal.SIGSTOP)
-            time.sleep(3)
-            os.kill(ranks[rank], signal.SIGCONT)
     run.end(process, 0)
     again = run.attempts()[1:]
     if kind != "SIGSTOP" and not again:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ _PRELOAD = ["torch", "torch.distributed", "distaug.train.local"]
 _PATIENCE_S = 120
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep decoded data in one folder of this session, never in the user's cache."""
-    base = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("DISTAUG_CACHE", str(base))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTAUG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 def _rank_main(function: Callable[..., Any], rank: int, size: int, folder: str, args: tuple[Any, ...]) -> None:

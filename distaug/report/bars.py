@@ -65,7 +65,7 @@ def bars(title: str, found: Sequence[Bar], text: Format, *, label: str = "", zer
     for row, (bar, name) in enumerate(zip(found, names, strict=True)):
         middle, end = _TOP + (row + 0.5) * _ROW, x(bar.value)
         drawn.append(tag("text", name, x=left - 6, y=middle + 4, text_anchor="end"))
-        hint = f"{bar.name}: {text(bar.value)}" + ("" if bar.half is None else f" ± {text(bar.half)}")
+        hint = f"{bar.name}: {text(bar.value)}" + ("" if bar.half is None else f" ± {text(bar.half).removeprefix('+')}")
         shape = {"x": min(start, end), "y": middle - 7, "width": max(1.0, abs(end - start)), "height": 14.0}
         opacity = "0.35" if bar.hollow else "0.85"
         style = f"fill:var(--{bar.colour % COLOURS})"

@@ -159,8 +159,8 @@ def parse_study(
         raise JobError(f"{filename}: a study is a mapping with the keys `base` and one of `variants`, `grid`, `ablate`")
     form = Shape(schema(), "a study")
     for argument in sets:
-        if (field := argument.split("=")[0].strip()) in ("seed", "runs_dir"):
-            own = {"seed": "seeds", "runs_dir": "studies_dir"}[field]
+        if (path := argument.split("=")[0].strip()) in ("seed", "runs_dir"):
+            own = {"seed": "seeds", "runs_dir": "studies_dir"}[path]
             raise JobError(f"--set {argument}: the runs of a study get theirs from `{own}`; set that")
     of_base = [one for one in sets if one.split("=")[0].strip().split(".")[0] not in StudySpec.model_fields]
     for number, argument in enumerate(sets, start=1):

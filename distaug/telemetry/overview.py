@@ -129,7 +129,7 @@ class Overview:
     def _left(self) -> float | None:
         """Return the seconds to the end, as long as a run took so far on average for each that is left."""
         waiting = sum(row.state in ("waiting", "running") for row in self._rows.values())
-        return waiting * sum(self._took) / len(self._took) if self._took else None
+        return waiting * sum(self._took) / len(self._took) if waiting and self._took else None
 
     def _drawn(self) -> Group:
         table = Table(title=f"study {self._name}", title_justify="left")
@@ -170,7 +170,7 @@ class _RunScreen(Screen):
     def update(self, place: Progress, images_per_second: float | None) -> None:
         self._epochs = place.epochs
         if self._overview.live:
-            self._row.epoch = f"{place.epoch + 1}/{place.epochs}"
+            self._row.epoch = f"{min(place.epoch + 1, place.epochs)}/{place.epochs}"
             self._overview.progress = f"step {place.step}/{place.steps}  {numbers(place, images_per_second)}"
             self._overview.refresh()
         elif place.step and monotonic() - self._said_at >= _PLAIN_EVERY_S:

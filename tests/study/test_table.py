@@ -143,8 +143,8 @@ def left(folder: Path, *, slow: bool = False, top1: float = 0.75) -> tuple[str, 
         base = [record(k) for k in range(3)]
         history = [replace(one, seconds=9.0, eval_seconds=8.0, peak_memory_bytes=7) for one in base] if slow else base
         files = [compressed("fp32", 0.5), compressed("int8", 0.5, speedup=1.25 if slow else 3.0)]
-        times: dict[str, Any] = {"seconds": 500.0, "machine": {"cpu": "slow"}, "versions": {}} if slow else {}
-        train(run, top1, history=history, artifacts=files, **times)
+        other: dict[str, Any] = {"seconds": 500.0, "machine": {"cpu": "slow"}, "versions": {}} if slow else {}
+        train(run, top1, history=history, artifacts=files, **other)
     rows, whole = written(plan)
     del whole["machine"], whole["versions"]
     times = [run.pop("times") for run in whole["runs"]]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distaug.store.records import EpochRecord
-from distaug.telemetry.lines import COMPRESSING, Seen, duration, epoch_line, read, step_line
+from distaug.telemetry.lines import COMPRESSING, STUDY, Seen, duration, epoch_line, read, step_line
 from distaug.telemetry.progress import Progress
 
 RECORD = EpochRecord(
@@ -80,3 +80,10 @@ def test_what_trains_a_pruned_network_on_is_another_training() -> None:
 
 def test_a_run_that_has_said_nothing_yet_is_unknown() -> None:
     assert read([]) == Seen()
+
+
+def test_of_several_runs_of_a_study_the_last_is_told() -> None:
+    first = [f"{STUDY}run 1 of 2: a-s0", epoch_line(RECORD, 40), f"{COMPRESSING}int8", f"{STUDY}run 2 of 2: b-s0"]
+    assert read(first) == Seen()
+    worse = replace(RECORD, epoch=0, top1=0.5, images_per_second=10.0)
+    assert read([*first, epoch_line(worse, 5)]) == Seen(epoch=1, epochs=5, images_per_second=10.0, top1=0.5, left_s=8.0)
