@@ -26,7 +26,7 @@ def read_job(arguments: argparse.Namespace) -> "JobSpec":
 def read_job_or_study(arguments: argparse.Namespace) -> "JobSpec | Plan":
     """Read the file that a command was given, which may be either."""
     from distaug.spec.load import parse_job, read_text
-    from distaug.study.plan import is_study, parse_study
+    from distaug.study.load import is_study, parse_study
 
     file, sets, name = arguments.job, arguments.sets, arguments.name
     text = read_text(Path(file))

@@ -17,7 +17,7 @@ __all__ = ["study"]
 
 
 def study(arguments: argparse.Namespace) -> int:
-    from distaug.study.plan import load_study
+    from distaug.study.load import load_study
 
     plan = load_study(arguments.job, arguments.sets, quick=arguments.quick, name=arguments.name)
     if arguments.dry_run:

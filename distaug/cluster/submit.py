@@ -16,7 +16,8 @@ from distaug.errors import ClusterError, JobError
 from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
 from distaug.spec.load import parse_job
-from distaug.study.plan import Plan, is_study, parse_study
+from distaug.study.load import is_study, parse_study
+from distaug.study.plan import Plan
 
 __all__ = ["resume", "submit"]
 

@@ -18,7 +18,8 @@ from distaug.errors import JobError, StudyError
 from distaug.report.study import write_study
 from distaug.spec.document import dump
 from distaug.study import table
-from distaug.study.plan import Plan, load_study
+from distaug.study.load import load_study
+from distaug.study.plan import Plan
 from distaug.study.summary import summarise, to_values
 from distaug.train.world import SoloWorld
 from tests.train.jobs import run_job, small_job

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distaug.report.study import render, write_study
-from distaug.study.plan import Plan, parse_study
+from distaug.study.load import parse_study
+from distaug.study.plan import Plan
 from distaug.study.summary import summarise
 from distaug.study.table import outcomes
 from tests.report.runs import record

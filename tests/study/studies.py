@@ -7,7 +7,8 @@ from typing import Any
 from distaug.store import records
 from distaug.store.records import EpochRecord, Result
 from distaug.store.rundir import RunDir
-from distaug.study.plan import Plan, Run, parse_study
+from distaug.study.load import parse_study
+from distaug.study.plan import Plan, Run
 from tests.report.runs import record, result_of
 
 BASE = """\

@@ -9,7 +9,8 @@ from distaug.errors import JobError
 from distaug.spec.job import JobSpec, to_dict
 from distaug.spec.load import dump_job, parse_job
 from distaug.store.rundir import RunDir
-from distaug.study.plan import Plan, is_study, load_study, parse_study
+from distaug.study.load import is_study, load_study, parse_study
+from distaug.study.plan import Plan
 
 JOB = """\
 data: {source: digits}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distaug.errors import JobError
-from distaug.study.plan import load_study, parse_study
+from distaug.study.load import load_study, parse_study
 
 BASE = "base: {data: {source: digits}, augment: {ops: []}, model: {name: smallnet}}\n"
 ONE = BASE + "variants: {a: {}, b: {train.epochs: 3}}\n"
