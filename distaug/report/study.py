@@ -129,7 +129,7 @@ def _results(plan: Plan, summary: Summary) -> Html:
         if compared:
             apart = line.differences.get(first)
             row += [line.against or "", *_judged(metric, apart)]
-        rows.append(row + [line.published or ""] * published)
+        rows.append(row + [tag("small", line.published or "")] * published)
     text = (
         f"Mean ± standard deviation over seeds {', '.join(map(str, plan.spec.seeds))}. A difference is that of the "
         f"{metric.title}, over pairs of runs with the same seed, with its 95 % interval; the noise is taken to be "
@@ -154,13 +154,13 @@ def _techniques(plan: Plan, summary: Summary) -> Html:
         adds = only.differences.get(name)
         lost = without.differences.get(name)
         gives = None if lost is None else Difference(lost.count, -lost.mean, lost.half)
-        rows.append((technique, *_judged(metric, adds), *_judged(metric, gives), only.published or ""))
+        rows.append((technique, *_judged(metric, adds), *_judged(metric, gives), tag("small", only.published or "")))
         alone += bar(technique, metric, adds)
         last += bar(technique, metric, gives)
     if not rows:
         return Html()
     whole = lines[ALL].differences.get(name)
-    rows.append(("all together", *_judged(metric, whole), "", Html(), lines[ALL].published or ""))
+    rows.append(("all together", *_judged(metric, whole), "", Html(), tag("small", lines[ALL].published or "")))
     head = ("technique", f"added to {NONE}", "", "added to all others", "", "published")
     drawn = [
         bars(f"{metric.title}: added to none", alone + bar("all together", metric, whole, 2), signed),
@@ -199,7 +199,7 @@ def _files(plan: Plan, summary: Summary) -> Html:
             f"{file.speedup:.2f} ×",
             figure(metric, file.top1),
             *_judged(metric, file.difference),
-            file.published or "",
+            tag("small", file.published or ""),
         )
         for file in summary.files
     ]

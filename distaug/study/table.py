@@ -76,7 +76,7 @@ METRICS = {
     "ece": Metric("calibration error on test", "%", "lower", _of_set("test", "ece")),
     "val_top1": Metric("validation accuracy", "%", "higher", _of_set("val", "top1")),
     "train_top1": Metric("accuracy on training pictures", "%", "neither", _of_set("train", "top1")),
-    "gap": Metric("train - validation gap", "%", "lower", _gap),
+    "gap": Metric("train–validation gap", "%", "lower", _gap),
     "train_loss": Metric("training loss", "", "neither", _of_epochs(lambda history: history[-1].train_loss)),
     "epochs": Metric("epochs", "", "neither", _of_epochs(lambda history: float(len(history)))),
     "epoch_seconds": Metric(

@@ -118,6 +118,28 @@ def test_from_the_queue_to_the_result(address: str, user: Path) -> None:
 
 
 @pytest.mark.ray
+def test_a_study_goes_the_same_way(address: str, user: Path, tmp_path: Path) -> None:
+    variants = {"plain": {}, "smoothed": {"train.label_smoothing": 0.3}}
+    # Its base is a file beside it, which the head node never sees.
+    study = {"name": "both", "base": "job.yaml", "variants": variants, "seeds": [0]}
+    (user / "study.yaml").write_text(json.dumps(study))
+    options = ["--address", address, "--set", "train.epochs=1"]
+    relative = command(user, "submit", "study.yaml", *options)
+    assert relative.returncode == 2 and "studies_dir: studies is relative" in relative.stderr
+    refused = command(user, "submit", "job.yaml", "--quick", *options)
+    assert refused.returncode == 2 and "job.yaml is a job; studies have a smaller version" in refused.stderr
+
+    sent = command(user, "submit", "study.yaml", "--follow", *options, "--set", f"studies_dir={tmp_path / 'studies'}")
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    name, *said = sent.stdout.splitlines()
+    assert name.startswith("both-") and "study: run 2 of 2: smoothed-s0, about" in "\n".join(said)
+    found = json.loads((tmp_path / "studies" / name / "results.json").read_text())
+    assert [(run["run"], run["state"]) for run in found["runs"]] == [("plain-s0", "done"), ("smoothed-s0", "done")]
+    (row,) = json.loads(command(user, "status", name, "--json", "--address", address).stdout)
+    assert row["state"] == "finished" and row["place"].endswith(f"/studies/{name}") and row["epoch"] == 1
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_cancelled_and_resumed_it_ends_in_the_same_weights(address: str, user: Path, tmp_path: Path) -> None:
     def status(name: str) -> dict[str, Any]:
