@@ -3,11 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distaug.cli.tables import print_table, results_only
-from distaug.errors import StudyError
+from distaug.errors import DistaugError, StudyError
 
 if TYPE_CHECKING:
     from distaug.study.plan import Plan
@@ -78,32 +77,28 @@ def _print(plan: "Plan", summary: "Summary") -> None:
 
 def _dry_run(plan: "Plan", as_json: bool) -> int:
     from distaug.study.estimate import estimate
-
-    with results_only(as_json):
-        guess = estimate(plan, lambda line: print(line, file=sys.stderr))
-    if as_json:
-        values: dict[str, Any] = {
-            "study": plan.spec.name,
-            "runs": [run.job.name for run in plan.runs],
-            "differing": {path: dict(zip(_names(plan), values, strict=True)) for path, values in plan.differing()},
-            "seconds": guess,
-        }
-        print(json.dumps(values, indent=2))
-        return 0
-    differing = plan.differing()
-    rows = [
-        [run.job.name, *(_short(values[_names(plan).index(run.variant)]) for _, values in differing)]
-        for run in plan.runs
-    ]
-    print_table(["run", *(path for path, _ in differing)], rows)
     from distaug.telemetry.lines import duration
 
-    print(f"{len(plan.runs)} runs, about {duration(guess)} on this machine")
+    differing, names = plan.differing(), [variant.name for variant in plan.variants]
+    if not as_json:
+        rows = [
+            [run.job.name, *(_short(values[names.index(run.variant)]) for _, values in differing)] for run in plan.runs
+        ]
+        print_table(["run", *(path for path, _ in differing)], rows)
+    seconds, problem = None, ""
+    try:
+        seconds = estimate(plan, lambda line: print(line, file=sys.stderr))
+    except DistaugError as error:  # the study may be meant for another machine
+        problem = str(error)
+    if as_json:
+        shown = {path: dict(zip(names, values, strict=True)) for path, values in differing}
+        runs = [run.job.name for run in plan.runs]
+        print(json.dumps({"study": plan.spec.name, "runs": runs, "differing": shown, "seconds": seconds}, indent=2))
+    elif seconds is None:
+        print(f"{len(plan.runs)} runs; how long they take cannot be said here: {problem}")
+    else:
+        print(f"{len(plan.runs)} runs, about {duration(seconds)} left on this machine")
     return 0
-
-
-def _names(plan: "Plan") -> Sequence[str]:
-    return [variant.name for variant in plan.variants]
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ import subprocess
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from distaug.errors import DataError, JobError
@@ -19,7 +19,7 @@ JOB_FILE = "distaug-job.yaml"
 """Name of the job's file in the package."""
 LIMIT_BYTES = 100 * 2**20
 """Of a package that Ray's Job API takes."""
-_LEFT_OUT = {"venv", "node_modules", "__pycache__", "runs", "studies"}
+_LEFT_OUT = {"venv", "node_modules", "__pycache__", "runs"}
 _NAMED = 5
 
 
@@ -118,8 +118,16 @@ def _names(folder: Path) -> Iterator[str]:
     except (OSError, subprocess.CalledProcessError):
         yield from _own_files(folder)
         return
-    for name in [*known, *filter(_is_shown, new)]:
+    for name in known:
         if (folder / name).is_file():  # not one that was removed since it was added
+            yield name
+    studies: dict[PurePath, bool] = {}
+    for name in filter(_is_shown, new):
+        parents = PurePath(name).parents[:-1]
+        for parent in parents:
+            if parent not in studies:
+                studies[parent] = _is_study(folder / parent)
+        if not any(studies[parent] for parent in parents):
             yield name
 
 
@@ -133,9 +141,14 @@ def _is_shown(name: str) -> bool:
     return not any(part.startswith(".") for part in name.split("/"))
 
 
+def _is_study(folder: Path) -> bool:
+    """Say whether a folder is that of a study, with all its runs."""
+    return (folder / "study.yaml").is_file() and (folder / "results.json").is_file()
+
+
 def _own_files(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if _is_shown(name) and name not in _LEFT_OUT]
+        folders[:] = [n for n in folders if _is_shown(n) and n not in _LEFT_OUT and not _is_study(Path(parent) / n)]
         for path in (Path(parent) / name for name in names if _is_shown(name)):
             if path.is_file():
                 yield path.relative_to(folder).as_posix()

@@ -7,7 +7,15 @@ from typing import NoReturn
 from distaug.cluster import fit
 from distaug.cluster.private import submitted
 from distaug.cluster.session import Connection, signals
-from distaug.errors import ArtifactError, ClusterError, DistaugError, InterruptedRunError, JobError, StudyError
+from distaug.errors import (
+    ArtifactError,
+    ClusterError,
+    DistaugError,
+    InterruptedRunError,
+    JobError,
+    StorageError,
+    StudyError,
+)
 from distaug.store.records import Result
 from distaug.store.rundir import RunDir, RunLock
 from distaug.store.whole import storing, write_whole
@@ -44,19 +52,22 @@ def study(plan: Plan, *, show_progress: bool = True) -> None:
     with RunLock(folder, overview.line), closing(Connection()) as ray:
         write_whole(plan.root / "study.yaml", plan.text.encode())
         try:
+            _write(plan, overview)
             with overview, signals(_stop):
                 for run in runs:
+                    if _complete(run, overview):
+                        continue
                     if reason := _train(run, overview, ray):
                         failed[run.job.name] = reason
                         overview.line(f"{STUDY}{run.job.name} failed: {reason}")
+                    _write(plan, overview)  # to be looked at meanwhile, and should this process be killed
         except InterruptedRunError as error:
             done = sum(outcome.result is not None for outcome in table.outcomes(plan))
-            _write(plan)
+            _write(plan, overview)
             again = "submitted again under its name, it" if submitted() else "the same command"
             raise InterruptedRunError(
                 f"study {plan.spec.name}: {done} of {len(runs)} runs are done ({error}); {again} goes on"
             ) from error
-        _write(plan)
     if failed:
         named = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         raise StudyError(
@@ -78,20 +89,29 @@ def _check(plan: Plan) -> None:
             raise JobError(f"study {plan.spec.name}: {error}") from None
 
 
+def _complete(run: Run, overview: Overview) -> bool:
+    """Say whether a run has nothing left to do, and show it if so."""
+    try:
+        if table.complete(run):
+            _show(run, overview, None)
+            return True
+    except StorageError:  # told when it is gone on with
+        pass
+    return False
+
+
 def _train(run: Run, overview: Overview, ray: Connection) -> str:
     """Bring a run to its end; return why that failed, in one line, or nothing."""
-    name, job = run.job.name, run.job
-    if table.complete(run):
-        _show(run, overview, None)
-        return ""
-    screen, began, reason = overview.begin(name), monotonic(), ""
+    name, reason, began = run.job.name, "", monotonic()
     try:
-        fit.train(job, screen, ray)
+        fit.train(run.job, overview.begin(name), ray)
+        _show(run, overview, monotonic() - began)
     except InterruptedRunError:
         raise
     except ArtifactError as error:
         # The training is done, and what the gate refused has been measured.
         overview.line(f"{STUDY}{name}: {error}")
+        _show(run, overview, monotonic() - began)
     except DistaugError as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, ClusterError):
@@ -101,8 +121,6 @@ def _train(run: Run, overview: Overview, ray: Connection) -> str:
         ray.close()
     if reason:
         overview.end(name, "failed")
-    else:
-        _show(run, overview, monotonic() - began)
     return reason
 
 
@@ -112,10 +130,20 @@ def _show(run: Run, overview: Overview, seconds: float | None) -> None:
     overview.end(run.job.name, "done", val=best.get("top1"), test=test.get("top1"), seconds=seconds)
 
 
-def _write(plan: Plan) -> None:
+def _write(plan: Plan, overview: Overview) -> None:
+    """Write down what all runs say so far; what is wrong with the page does not end the study.
+
+    Raises:
+        StorageError: The tables cannot be written, so that no run could be either.
+    """
     from distaug.report.study import write_study
 
     found = table.outcomes(plan)
     summary = summarise(plan, found)
     table.write(plan, found, to_values(summary))
-    write_study(plan, found, summary)
+    try:
+        write_study(plan, found, summary)
+    except DistaugError:
+        raise
+    except Exception as error:
+        overview.line(f"{STUDY}no page: {error or type(error).__name__}")

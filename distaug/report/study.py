@@ -1,7 +1,6 @@
 """The report of a study: a web page in one file that says what each variant is worth, and how sure that is."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from distaug.report import charts
@@ -20,8 +19,6 @@ from distaug.study.words import change, figure, scaled
 __all__ = ["render", "write_study"]
 
 _VERDICTS = {"better": "good", "worse": "bad"}
-_MANY = 8
-"""Lines that colours can tell apart."""
 
 
 def write_study(plan: Plan, found: Sequence[Outcome], summary: Summary) -> Place:
@@ -81,7 +78,7 @@ def _summary(plan: Plan, found: Sequence[Outcome], summary: Summary) -> Html:
     name, metric = first_metric(plan)
     known = [line for line in summary.lines if name in line.spreads]
     told = []
-    if known:
+    if known and metric.better != "neither":
         sign = -1 if metric.better == "lower" else 1
         best = max(known, key=lambda line: sign * line.spreads[name].mean)
         found_best = best.spreads[name]
@@ -118,25 +115,27 @@ def _summary(plan: Plan, found: Sequence[Outcome], summary: Summary) -> Html:
 
 def _results(plan: Plan, summary: Summary) -> Html:
     names = plan.spec.metrics
-    first, metric = first_metric(plan)
     published = any(line.published for line in summary.lines)
-    compared = any(line.differences.get(first) for line in summary.lines)
-    head = ["variant", *(METRICS[name].title for name in names)]
-    head += ["against", "difference", ""] * compared + ["published"] * published
-    rows = []
+    rows, apart = [], []
     for line in summary.lines:
-        row: list[str] = [line.variant, *(figure(METRICS[name], line.spreads.get(name)) for name in names)]
-        if compared:
-            apart = line.differences.get(first)
-            row += [line.against or "", *_judged(metric, apart)]
+        seeds = max((spread.count for spread in line.spreads.values()), default=0)
+        row: list[str] = [line.variant, *(figure(METRICS[name], line.spreads.get(name)) for name in names), str(seeds)]
         rows.append(row + [tag("small", line.published or "")] * published)
+        if line.differences:
+            changes = [_judged(METRICS[name], line.differences.get(name)) for name in names]
+            apart.append((line.variant, line.against or "", *(cell for both in changes for cell in both)))
+    titles = [METRICS[name].title for name in names]
+    parts = [table(["variant", *titles, "seeds", *["published"] * published], rows)]
+    if apart:
+        parts.append(tag("h3", "Differences, with their 95 % intervals"))
+        parts.append(table(["variant", "against", *(title for one in titles for title in (one, ""))], apart, words=2))
     text = (
-        f"Mean ± standard deviation over seeds {', '.join(map(str, plan.spec.seeds))}. A difference is that of the "
-        f"{metric.title}, over pairs of runs with the same seed, with its 95 % interval; the noise is taken to be "
-        "alike in all variants that are compared with the same one. The intervals are not corrected for their number, "
-        "and they speak of other seeds, not of other test pictures."
+        "Mean ± standard deviation over the seeds. A difference is that of pairs of runs with the same seed; of two "
+        "seeds the noise is taken to be alike in all variants that are compared with the same one, from three on each "
+        "pair speaks for itself. The intervals are not corrected for their number: of twenty, one leaves out what is "
+        "true. They speak of other seeds, not of other test pictures."
     )
-    return join(table(head, rows), note(text))
+    return join(*parts, note(text))
 
 
 def _judged(metric: Metric, apart: Difference | None) -> tuple[str, Html]:
@@ -150,9 +149,9 @@ def _techniques(plan: Plan, summary: Summary) -> Html:
     lines = {line.variant: line for line in summary.lines}
     rows, alone, last = [], [], []
     for technique in dict.fromkeys(v.technique for v in plan.variants if v.technique):
-        only, without = lines[f"only {technique}"], lines[f"all but {technique}"]
+        only, without = lines[f"only {technique}"], lines.get(f"all but {technique}")
         adds = only.differences.get(name)
-        lost = without.differences.get(name)
+        lost = without.differences.get(name) if without else None
         gives = None if lost is None else Difference(lost.count, -lost.mean, lost.half)
         rows.append((technique, *_judged(metric, adds), *_judged(metric, gives), tag("small", only.published or "")))
         alone += bar(technique, metric, adds)
@@ -174,11 +173,14 @@ def _worth(plan: Plan, summary: Summary) -> Html:
     if not summary.worth:
         return Html()
     by_variant = {variant.name: variant for variant in plan.variants}
+    apart = {line.variant: line.differences.get("top1") for line in summary.lines}
+    noise = {name: None if one is None else one.within_noise for name, one in apart.items()}
     rows = []
     for worth in summary.worth:
         labels = by_variant[worth.variant].labels
-        factor = charts.plain(float(f"{worth.factor:.2g}"))
-        rows.append((f"{worth.per_class:,}", labels[-1], f"{worth.bound} {factor} ×".strip()))
+        factor = f"{worth.bound} {charts.plain(float(f'{worth.factor:.2g}'))} ×".strip()
+        clear = noise[worth.variant] is False
+        rows.append((f"{worth.per_class:,}", labels[-1], factor if clear else "within noise"))
     base = next(variant.labels[-1] for variant in plan.variants if variant.against is None)
     text = (
         f"How many times the pictures “{base}” would need for the same mean test accuracy, read off its own curve, "
@@ -229,8 +231,8 @@ def _runs(plan: Plan, found: Sequence[Outcome]) -> Html:
     for outcome in found:
         run, value, result = outcome.run, outcome.values()[name], outcome.result
         shown = "–" if value is None else f"{scaled(metric, value):,.2f} {metric.unit}"
-        report = Path("runs") / run.job.name / "report" / "index.html"
-        link = tag("a", run.job.name, href=str(report)) if result is not None else run.job.name
+        report = f"runs/{run.job.name}/report/index.html"
+        link = tag("a", run.job.name, href=report) if (plan.root / report).exists() else run.job.name
         took = duration(result.seconds) if result is not None and result.seconds else "–"
         rows.append((link, str(run.seed), outcome.state, shown, took))
     return details(f"All {len(rows)} runs", table(("run", "seed", "state", metric.title, "training time"), rows))

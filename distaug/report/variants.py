@@ -40,7 +40,8 @@ def signed(value: float) -> str:
 def figures(plan: Plan, summary: Summary) -> Html:
     """Draw each figure of the study over the variants and, in a grid, over what is varied."""
     drawn = [*_over_numbers(plan, summary)]
-    for name in plan.spec.metrics:
+    in_lines = len(plan.axes) == 1 and any(drawn)  # which say all that bars could
+    for name in () if in_lines else plan.spec.metrics:
         metric = METRICS[name]
         found = [
             Bar(line.variant, scaled(metric, s.mean), None if s.sd is None else scaled(metric, s.sd), place)
@@ -115,7 +116,8 @@ def curves(plan: Plan, found: Sequence[Outcome]) -> Html:
             families[variant.against].insert(0, variant.against)
     parts = []
     for base, names in families.items():
-        shown = [name for name in names if name in histories][:_MANY]
+        begun = [name for name in names if name in histories]
+        shown = begun[:_MANY]
         if not shown:
             continue
 
@@ -129,6 +131,8 @@ def curves(plan: Plan, found: Sequence[Outcome]) -> Html:
         ]
         title = tag("h3", f"Compared with {base}") if len(families) > 1 else Html()
         parts += [title, tag("div", *drawn, class_="charts")]
+        if left_out := begun[_MANY:]:
+            parts.append(note(f"Not drawn, for want of colours: {', '.join(left_out)}."))
     text = "Mean over the seeds. With smoothed or mixed targets a training loss is that of those targets."
     return join(*parts, note(text)) if parts else Html()
 

@@ -213,9 +213,11 @@ class Document:
         if (found := self._holder(keys, place, keep=adds)) is None:
             return
         holder, keys = found
-        before = (holder.get(keys[-1]) if isinstance(holder, dict) else holder[keys[-1]]) or [] if adds else []
+        before: Any = (holder.get(keys[-1]) if isinstance(holder, dict) else holder[keys[-1]]) if adds else []
         if adds and not (isinstance(part.values, list) and isinstance(before, list)):
-            self.problems.append(Problem(place, keys, "`+` adds a list to a list; leave it out to set the value"))
+            # A list that is left out may stand for a default, which must not be lost without a word.
+            message = "`+` adds a list to one that is written out before; write it there, `[]` for none"
+            self.problems.append(Problem(place, keys, message))
             return
         holder[keys[-1]] = [*before, *part.values] if adds else part.values
 

@@ -59,6 +59,8 @@ def parse_job(text: str, *, filename: str = "<job>", sets: Sequence[str] = (), n
     """Read a job from YAML text; `filename` stands in its error messages. Otherwise as `load_job`."""
     document = Document(text, filename)
     refuse_no_mapping(document, filename)
+    if "base" in document.values and "model" not in document.values:
+        raise JobError(f"{filename}: this is a study; `distaug study {filename}` trains its runs")
     for number, argument in enumerate(sets, start=1):
         document.assign(number, argument, shape().split)
     if name is not None:

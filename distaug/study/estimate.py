@@ -12,6 +12,7 @@ from distaug.store.records import Result
 from distaug.study.plan import Plan
 from distaug.study.table import complete, outcomes
 from distaug.telemetry.progress import Progress
+from distaug.train.device import available_cores, usable_gpus
 from distaug.train.local import train
 from distaug.train.reporter import LocalReporter
 
@@ -42,8 +43,12 @@ def estimate(plan: Plan, say: Callable[[str], None]) -> float:
     done = [outcome.result for outcome in outcomes(plan) if outcome.result is not None]
     if not left:
         return 0.0
+    pictures: dict[str, float] = {}  # the same for all seeds
+    for run in left:
+        if run.variant not in pictures:
+            pictures[run.variant] = _pictures(run.job)
     speed = _speed_of(done) or _tried(left[0].job, say)
-    return sum(_RUN_S + _pictures(run.job) / speed for run in left)
+    return sum(_RUN_S + pictures[run.variant] / speed for run in left)
 
 
 def _speed_of(done: list[Result]) -> float | None:
@@ -88,14 +93,17 @@ class _Trial:
 
 
 def _tried(job: JobSpec, say: Callable[[str], None]) -> float:
-    workers = job.cluster.workers
-    most = workers[1] if isinstance(workers, tuple) else 1 if workers == "auto" else workers
+    workers, gpus = job.cluster.workers, usable_gpus()
+    asked = workers[1] if isinstance(workers, tuple) else max(1, gpus) if workers == "auto" else workers
+    most = min(asked, gpus or available_cores())
+    # One worker's share of this machine, times the workers: what they say to one another is left out.
+    cluster = job.cluster.model_copy(update={"workers": 1, "cpus_per_worker": max(1, available_cores() // most)})
     say(f"measuring the speed of {job.name} for {_TRIAL_S:g} s")
     trial = _Trial()
     with tempfile.TemporaryDirectory(prefix="distaug-trial-") as folder:
-        shards = most if job.train.shards == "auto" else job.train.shards
-        small = {"shards": shards, "epochs": 10**4}
-        changed = {"runs_dir": folder, "compress": None, "train": job.train.model_copy(update=small)}
+        shards = asked if job.train.shards == "auto" else job.train.shards
+        endless = job.train.model_copy(update={"shards": shards, "epochs": 10**4})
+        changed = {"runs_dir": folder, "compress": None, "cluster": cluster, "train": endless}
         try:
             train(job.model_copy(update=changed), trial.reporter)
         except InterruptedRunError:

@@ -1,7 +1,9 @@
 """From a study file to its runs: each variant resolved to a job and checked before any of them starts."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from distaug.errors import JobError
 from distaug.spec.conflicts import Conflict, check
 from distaug.spec.document import Document, Keys, Problem
 from distaug.spec.explain import Shape
-from distaug.spec.job import JobSpec
+from distaug.spec.job import JobSpec, to_dict
 from distaug.spec.load import check_job, listing, read_text, refuse_newer, refuse_no_mapping, shape, validate
 from distaug.spec.study import FORMAT, QuickSpec, StudySpec
 from distaug.study.plan import ALL, NONE, OWN, Plan, Variant, slug
@@ -17,7 +19,7 @@ from distaug.study.sketch import Sketch, label, sketches
 
 __all__ = ["is_study", "load_study", "parse_study", "schema"]
 
-_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9 ._+=-]{1,60}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,59}")
 _WAYS = ("variants", "grid", "ablate")
 _STAND_INS: dict[Keys, Any] = {("base",): {"data": {"source": "digits"}, "model": {"name": "resnet18"}}}
 
@@ -59,12 +61,17 @@ def parse_study(
     document = Document(text, filename)
     if not isinstance(document.values, dict):
         raise JobError(f"{filename}: a study is a mapping with the keys `base` and one of `variants`, `grid`, `ablate`")
+    if "base" not in document.values and "model" in document.values:
+        raise JobError(f"{filename}: this is a job; `distaug run {filename}` trains it")
     form = Shape(schema(), "a study")
     for argument in sets:
         if (path := argument.split("=")[0].strip()) in ("seed", "runs_dir"):
             own = {"seed": "seeds", "runs_dir": "studies_dir"}[path]
             raise JobError(f"--set {argument}: the runs of a study get theirs from `{own}`; set that")
-    of_base = [one for one in sets if one.split("=")[0].strip().split(".")[0] not in StudySpec.model_fields]
+    # Its `metrics` is a list; a job's is a section.
+    fields = StudySpec.model_fields
+    paths = {one: one.split("=")[0].strip() for one in sets}
+    of_base = [one for one, path in paths.items() if path.split(".")[0] not in fields or path.startswith("metrics.")]
     for number, argument in enumerate(sets, start=1):
         if argument not in of_base:
             document.assign(number, argument, form.split)
@@ -127,14 +134,27 @@ def _section_conflicts(spec: StudySpec, section: StudySpec | QuickSpec, prefix: 
             for option, changes in options.items():
                 yield from _bad_name(where, option)
                 yield from _own_fields(where, changes)
+    techniques = section.ablate or {}
+    for (one, of_one), (other, of_other) in combinations(techniques.items(), 2):
+        if both := [a for a in of_one for b in of_other if _overwrites(a, b)]:
+            message = f"`{both[0]}` is set by `{one}` too, so the two cannot be had together"
+            yield Conflict(f"{prefix}ablate.{other}", message, (f"{prefix}ablate.{one}",))
     for name in (NONE, ALL):
-        if name in (section.ablate or {}):
+        if name in techniques:
             yield Conflict(f"{prefix}ablate.{name}", f"`{name}` is the name of a variant that every ablation has")
+
+
+def _overwrites(one: str, other: str) -> bool:
+    """Say whether one of two paths sets what the other sets; those that end in `+` only add."""
+    if one.endswith("+") and one == other:
+        return False
+    one, other = f"{one.rstrip('+')}.", f"{other.rstrip('+')}."
+    return one.startswith(other) or other.startswith(one)
 
 
 def _bad_name(where: str, name: str) -> Iterator[Conflict]:
     if not _NAME.fullmatch(name):
-        allowed = "up to 60 letters, digits, spaces and . _ + - =, a letter or digit among them"
+        allowed = "up to 60 letters, digits, spaces and . _ + - =, the first of them a letter or digit"
         yield Conflict(where, f"found the name `{name}`; a name has {allowed}")
 
 
@@ -189,6 +209,7 @@ def _resolve(
             both = f"{folders[folder]!r} and {sketch.name!r}"
             raise JobError(f"{filename}: the variants {both} would share a run folder; rename one")
         folders[folder] = sketch.name
+    _refuse_twins(found, filename)
     variants = [
         Variant(s.name, job.model_copy(update={"seed": spec.seeds[0]}), s.against, s.labels, s.technique)
         for s, job in found
@@ -197,3 +218,13 @@ def _resolve(
     for run in plan.runs:
         check(run.job)  # once more, now that it is known where the runs are
     return plan
+
+
+def _refuse_twins(found: Sequence[tuple[Sketch, JobSpec]], filename: str) -> None:
+    """Refuse two variants that are the same job: the time would be spent twice to find no difference."""
+    seen: dict[str, str] = {}
+    for sketch, job in found:
+        values = {key: value for key, value in to_dict(job).items() if key not in OWN}
+        other = seen.setdefault(json.dumps(values, sort_keys=True), sketch.name)
+        if other != sketch.name:
+            raise JobError(f"{filename}: variants {other!r} and {sketch.name!r} are the same job; change or drop one")

@@ -1,5 +1,6 @@
 """The runs of a study: which variants there are, and a job for each of them and each seed."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ ALL, NONE = "all", "none"
 """The variants of an ablation with every technique, and with none."""
 OWN = ("name", "seed", "runs_dir")
 """Fields of a job that a study fills in itself."""
+_LONGEST = 60
+"""A run folder's name has the seed behind it, and 100 characters at most."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ class Plan:
 
 def slug(name: str) -> str:
     """Return what the names of a variant's run folders begin with."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-._")[:80]
+    short = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-._")
+    return (
+        short if len(short) <= _LONGEST else f"{short[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def _named(job: JobSpec, name: str, seed: int, root: Place) -> JobSpec:

@@ -48,6 +48,7 @@ def _ablation(techniques: list[str], at: Keys) -> Iterator[Sketch]:
     if len(techniques) > 1:
         for place, technique in enumerate(techniques):
             yield Sketch(f"only {technique}", (every[place],), NONE, technique=technique)
+    if len(techniques) > 2:  # of two, all but one is only the other
         for place, technique in enumerate(techniques):
             others = every[:place] + every[place + 1 :]
             yield Sketch(f"all but {technique}", others, ALL, technique=technique)

@@ -12,6 +12,8 @@ __all__ = ["Difference", "Spread", "differences", "spread"]
 Values = Mapping[int, float]
 """A figure by seed."""
 _LEVEL = 0.95
+_SEEDS_ENOUGH = 3
+"""Seeds from which on a pair speaks for itself."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,10 @@ def spread(values: Sequence[float]) -> Spread:
 def differences(base: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
     """Compare variants with one of them, pair by pair of runs with the same seed.
 
-    The noise is what is left after a mean for each variant and one for each seed (randomised complete blocks: Fisher
-    1935, The Design of Experiments), pooled over all variants given: two seeds of one pair alone would tell next to
-    nothing. It is taken to be alike in all variants. For one pair this is the paired t-interval.
+    From three seeds on it is the paired t-interval (Student 1908, The probable error of a mean). Two seeds of one pair
+    alone would tell next to nothing: there the noise is what is left after a mean for each variant and one for each
+    seed (randomised complete blocks: Fisher 1935, The Design of Experiments), pooled over all variants given and taken
+    to be alike in them.
 
     Args:
         base: The figures of the variant that the others are compared with.
@@ -60,12 +63,14 @@ def differences(base: Values, others: Mapping[str, Values]) -> dict[str, Differe
     Returns:
         By name; without those that have no seed in common with `base`.
     """
-    error, freedom = _noise([base, *others.values()])
+    pooled = _noise([base, *others.values()])
     found = {}
     for name, values in others.items():
         if not (seeds := sorted(base.keys() & values.keys())):
             continue
         apart = float(np.mean([values[seed] - base[seed] for seed in seeds]))
+        own = _noise([{seed: one[seed] for seed in seeds} for one in (base, values)])
+        error, freedom = own if len(seeds) >= _SEEDS_ENOUGH else pooled
         half = None
         if freedom > 0 and len(seeds) > 1:
             half = float(stats.t.ppf((1 + _LEVEL) / 2, freedom)) * math.sqrt(2 * error / len(seeds))

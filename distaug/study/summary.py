@@ -106,13 +106,16 @@ def _published(plan: Plan, variant: Variant) -> str | None:
 
 
 def to_values(summary: Summary) -> dict[str, Any]:
-    """Return plain values, those that differ from time to time left out."""
+    """Return plain values; those that are others each time stand under `times`."""
     values = asdict(summary)
     for line in values["lines"]:
+        times = {}
         for part in ("spreads", "differences"):
+            times[part] = {name: value for name, value in line[part].items() if METRICS[name].measured}
             line[part] = {name: value for name, value in line[part].items() if not METRICS[name].measured}
+        line["times"] = times
     for file in values["files"]:
-        del file["speedup"]
+        file["times"] = {"speedup": file.pop("speedup")}
     return values
 
 
@@ -147,9 +150,12 @@ def _files(plan: Plan, done: Sequence[Outcome]) -> list[FileLine]:
     top1 = {key: {seed: row["test"]["top1"] for seed, row in rows.items()} for key, rows in found.items()}
     apart: dict[tuple[str, str], Difference] = {}
     for variant in dict.fromkeys(variant for variant, _ in found):
-        stages = {stage: values for (v, stage), values in top1.items() if v == variant and stage != UNCOMPRESSED}
-        compared = differences(top1.get((variant, UNCOMPRESSED), {}), stages)
-        apart |= {(variant, stage): difference for stage, difference in compared.items()}
+        whole = top1.get((variant, UNCOMPRESSED), {})
+        for (v, stage), values in top1.items():
+            # Each for itself: the more is taken away, the more the seeds are apart.
+            if v == variant and stage != UNCOMPRESSED:
+                alone = differences(whole, {stage: values})
+                apart |= {(v, stage): alone[stage]} if stage in alone else {}
     return [
         FileLine(
             variant,
@@ -191,7 +197,9 @@ def _fields_apart(first: Variant, second: Variant) -> list[str]:
 
 
 def _worth(plan: Plan, top1: _Figures) -> list[Worth]:
-    """Read off how many pictures the first of the last axis would need, where an axis is the number of pictures."""
+    """Read off how many pictures the first of the last axis would need, where the other is the number of pictures."""
+    if len(plan.axes) != 2:
+        return []
     means = {name: _mean(list(values.values())) for name, values in top1.items()}
     rows: dict[str, dict[int, tuple[str, float]]] = {}
     for variant in plan.variants:

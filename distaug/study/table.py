@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distaug.errors import StorageError
 from distaug.store import records
 from distaug.store.records import EpochRecord, Result, finite
 from distaug.store.rundir import RunDir
@@ -27,10 +28,14 @@ class Outcome:
     result: Result | None
     """None: it has not ended."""
     history: Sequence[EpochRecord]
+    damaged: bool = False
+    """Whether a file of it cannot be read."""
 
     @property
-    def state(self) -> Literal["done", "unfinished", "waiting"]:
+    def state(self) -> Literal["done", "unfinished", "waiting", "damaged"]:
         """Whether it is done, begun, or not even that."""
+        if self.damaged:
+            return "damaged"
         return "done" if self.result is not None else "unfinished" if self.history else "waiting"
 
     def values(self) -> dict[str, float | None]:
@@ -104,26 +109,32 @@ METRICS = {
 
 
 def outcomes(plan: Plan) -> list[Outcome]:
-    """Read what there is of each run, in their order.
+    """Read what there is of each run, in their order."""
+    return [_outcome(run, RunDir(run.job.runs_dir, run.job.name)) for run in plan.runs]
 
-    Raises:
-        StorageError: A file of a run is damaged.
-    """
-    found = []
-    for run in plan.runs:
-        folder = RunDir(run.job.runs_dir, run.job.name)
+
+def _outcome(run: Run, folder: RunDir) -> Outcome:
+    try:
         result = Result.read(folder.result_file) if folder.result_file.exists() else None
-        found.append(Outcome(run, result, records.read(folder.history_file)))
-    return found
+        return Outcome(run, result, records.read(folder.history_file))
+    except StorageError:  # told when its turn comes, and no reason to hide the others
+        return Outcome(run, None, [], damaged=True)
 
 
 def complete(run: Run) -> bool:
-    """Say whether a run has nothing left to do: it is trained and, if it is to be, compressed."""
+    """Say whether a run has nothing left to do: it is trained and, if it is to be, compressed.
+
+    Raises:
+        StorageError: A file of it is damaged.
+    """
     folder = RunDir(run.job.runs_dir, run.job.name)
     if not folder.result_file.exists():
         return False
+    result = Result.read(folder.result_file)
     if run.job.compress is None:
         return True
+    if result.artifacts is None:  # killed before they were written down there
+        return False
     stages = Stages.read(folder.compressed)
     return stages is not None and stages.done and stages.spec == run.job.compress.model_dump(mode="json")
 

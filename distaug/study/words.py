@@ -15,7 +15,7 @@ def figure(metric: Metric, found: Spread | None) -> str:
     """Write a mean and, of several seeds, the standard deviation: `91.20 ± 0.31 %`."""
     if found is None:
         return "-"
-    digits = 2 if metric.unit or abs(found.mean) < 100 else 0
+    digits = _digits(metric, found.mean)
     unit = f" {metric.unit}" if metric.unit else ""
     spread = "" if found.sd is None else f" ± {scaled(metric, found.sd):,.{digits}f}"
     return f"{scaled(metric, found.mean):,.{digits}f}{spread}{unit}"
@@ -25,10 +25,16 @@ def change(metric: Metric, found: Difference | None) -> tuple[str, str]:
     """Write a difference with its 95 % interval, and what it means: `+1.20 ± 0.45`, `better`."""
     if found is None:
         return "", ""
-    digits = 2 if metric.unit or abs(found.mean) < 100 else 0
+    digits = _digits(metric, found.mean)
     half = "" if found.half is None else f" ± {scaled(metric, found.half):,.{digits}f}"
     mean = round(scaled(metric, found.mean), digits) + 0.0  # no -0.00
     return f"{mean:+,.{digits}f}{half}", verdict(metric, found)
+
+
+def _digits(metric: Metric, value: float) -> int:
+    if metric.unit:
+        return 2
+    return 4 if abs(value) < 10 else 2 if abs(value) < 100 else 0
 
 
 def verdict(metric: Metric, found: Difference) -> str:

@@ -13,6 +13,7 @@ COMPRESSING = "compress: "
 """What the lines about a compression begin with."""
 STUDY = "study: "
 """What the lines about a study begin with; one stands before each of its runs."""
+_BEGUN = re.compile(STUDY + r"run \d+ of \d+: [^ ,]+(?:, about (?P<left>[\d:]+) left)?")
 _STEP = re.compile(
     r"epoch +(?P<epoch>\d+)/(?P<epochs>\d+) step \d+/\d+  "
     r"(?:(?P<speed>[\d,]+) images/s  )?loss \S+(?:  (?P<left>[\d:]+) left)?"
@@ -70,16 +71,20 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
 
 
 def read(lines: Iterable[str]) -> Seen:
-    """Return what the lines of a run tell about its training, whatever stands between them."""
+    """Return what the lines of a run tell about its training, whatever stands between them.
+
+    Of a study it is about the run that was begun last, but for the time that is left: that is the whole study's.
+    """
     epoch = epochs = speed = top1 = left = None
-    compressing, found = False, None
+    study, compressing, found = False, False, None
     for line in lines:
-        if line.startswith(STUDY):  # What follows is another run.
-            epoch = epochs = speed = top1 = left = None
-            compressing = False
+        if begun := _BEGUN.match(line):  # What follows is another run.
+            epoch = epochs = speed = top1 = None
+            study, compressing = True, False
+            left = _seconds(begun["left"]) if begun["left"] else None
         compressing, found = compressing or line.startswith(COMPRESSING), None
         if compressing:  # What follows trains pruned networks on.
-            left = None
+            left = left if study else None
         elif found := _EPOCH.fullmatch(line):
             epoch = int(found["epoch"])
             top1 = max(filter(None, (top1, found["top1"] and float(found["top1"]) / 100)), default=top1)
@@ -89,7 +94,8 @@ def read(lines: Iterable[str]) -> Seen:
             continue
         epochs = int(found["epochs"])
         speed = float(found["speed"].replace(",", "")) if found["speed"] else speed
-        left = _seconds(found["left"]) if found["left"] else 0.0 if epoch == epochs else left
+        if not study:
+            left = _seconds(found["left"]) if found["left"] else 0.0 if epoch == epochs else left
     return Seen(epoch, epochs, speed, top1, left)
 
 

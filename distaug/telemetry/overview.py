@@ -24,6 +24,8 @@ State = Literal["waiting", "running", "done", "failed"]
 _COLOURS = {"waiting": "dim", "running": "bold", "done": "green", "failed": "red"}
 _SHOWN = 24
 """Runs on the screen at a time, those around the current one."""
+_AROUND = 12
+"""Lines of the screen that the table's frame and what stands below it take."""
 _PLAIN_EVERY_S = 30.0
 _LINES = 4
 
@@ -78,7 +80,7 @@ class Overview:
 
     def line(self, message: str) -> None:
         """Show a line for the user: the last few stand below the table."""
-        if self.live:
+        if self._table.is_started:
             self._lines = [*self._lines, *message.splitlines()][-_LINES:]
             self.refresh()
         else:
@@ -135,8 +137,9 @@ class Overview:
         table = Table(title=f"study {self._name}", title_justify="left")
         for place, title in enumerate(("run", "state", "epoch", "val %", "test %", "took")):
             table.add_column(title, no_wrap=True, justify="left" if place < 2 else "right")
-        start = max(0, min(self._now - _SHOWN // 2, len(self._order) - _SHOWN))
-        for run in self._order[start : start + _SHOWN]:
+        shown = max(1, min(_SHOWN, self._console.height - _AROUND))
+        start = max(0, min(self._now - shown // 2, len(self._order) - shown))
+        for run in self._order[start : start + shown]:
             row = self._rows[run]
             table.add_row(
                 Text(row.name),

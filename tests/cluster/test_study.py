@@ -59,8 +59,8 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[str]) -> None:
 def results(plan: Plan) -> dict[str, Any]:
     """Return results.json without what is another one each time."""
     found: dict[str, Any] = json.loads((plan.root / "results.json").read_text())
-    for run in found["runs"]:
-        del run["times"]
+    for part in (*found["runs"], *found["summary"]["lines"], *found["summary"]["files"]):
+        del part["times"]
     return found
 
 
@@ -147,7 +147,8 @@ def test_runs_that_were_made_by_another_study_are_refused_before_anything_starts
 
 
 def test_a_failure_of_our_own_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write_study_file(tmp_path, {"a": {}, "b": {}, "c": {}}, [0])
+    smoothed = {name: {"train.label_smoothing": share} for name, share in (("a", 0.1), ("b", 0.2), ("c", 0.3))}
+    file = write_study_file(tmp_path, smoothed, [0])
     plan = load_study(file, [f"studies_dir={tmp_path}", "train.epochs=1"])
     real: list[str] = []
 
