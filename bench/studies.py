@@ -1,6 +1,7 @@
 """Run the ready studies in their quick setting, keep what they found, and hold it against what is known.
 
-    python bench/studies.py run --data PATH [STUDY …]     jobs/study_STUDY.yaml; results to bench/results/studies
+    python bench/studies.py run --data PATH [STUDY …]     jobs/study_STUDY.yaml; results to bench/results/studies,
+                                                          with a picture of the page where chromium is installed
     python bench/studies.py check                         what the literature is sure of, against the kept results
 
 A study takes up to 20 minutes on two cores (ablation 60). Killed, the same command goes on where it was.
@@ -11,8 +12,11 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "bench" / "results" / "studies"
@@ -32,7 +36,7 @@ class Expectation(NamedTuple):
 
 
 EXPECTED = [
-    Expectation("basic", "+ crop", "top1", 1, "flip and crop beat no augmentation at equal epochs"),
+    Expectation("basic", "and crop", "top1", 1, "flip and crop beat no augmentation at equal epochs"),
     Expectation("strength", "weak", "top1", 1, "weak augmentation beats none at equal epochs"),
     Expectation("mixing", "mixup", "gap", -1, "Mixup narrows the gap between training and validation"),
     Expectation("mixing", "cutmix", "gap", -1, "CutMix narrows the gap between training and validation"),
@@ -67,7 +71,23 @@ def run(study: str, data: str, work: Path) -> int:
     KEPT.mkdir(parents=True, exist_ok=True)
     for kind in ("csv", "json"):
         shutil.copyfile(folder / f"results.{kind}", KEPT / f"{study}.{kind}")
+    if browser := shutil.which("chromium"):
+        photograph(browser, folder / "index.html", KEPT / f"{study}.png")
     return code
+
+
+def photograph(browser: str, page: Path, picture: Path) -> None:
+    """Draw a page, in few colours."""
+    with tempfile.TemporaryDirectory() as scratch:
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={scratch}/profile"]
+        shot = Path(scratch) / "page.png"
+        command = [browser, *options, "--window-size=1000,6000", f"--screenshot={shot}", page.resolve().as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        image = Image.open(shot).convert("RGB")
+        # The page ends where nothing but its background follows.
+        ground = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
+        _, _, _, bottom = ImageChops.difference(image, ground).getbbox() or (0, 0, 0, image.height)
+        image.crop((0, 0, image.width, min(image.height, bottom + 20))).quantize(48).save(picture, optimize=True)
 
 
 def difference(study: str, variant: str, metric: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -186,6 +187,68 @@ def test_report_writes_about_one_run_or_compares_several(tmp_path, capsys, monke
     assert "<h1>a vs b</h1>" in Path("x.html").read_text()
     code, out, err = call(capsys, "report", "c")
     assert code == 2 and not out and "there is no run 'c'" in err
+
+
+STUDY = """\
+name: tiny
+base:
+  data: {source: digits, per_class: 20}
+  model: {name: smallnet}
+  train: {epochs: 2, global_batch: 32}
+  cluster: {workers: 1, gpus_per_worker: 0}
+variants: {plain: {}, long: {train.epochs: 3}}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"studies_dir: {tmp_path}/studies\n{STUDY}")
+    return str(path)
+
+
+def test_a_study_without_its_data_is_shown_without_a_time(study, capsys):
+    argv = ["study", study, "--dry-run", "--set", "data.source=folder", "--set", "data.path=/no/such/folder"]
+    code, out, err = call(capsys, *argv)
+    assert (code, err) == (0, "")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert rows == [["plain-s0", "2"], ["long-s0", "3"], ["plain-s1", "2"], ["long-s1", "3"]]
+    *_, last = out.splitlines()
+    assert last.startswith("4 runs; how long they take cannot be said here: ") and "/no/such/folder" in last
+    code, out, err = call(capsys, *argv, "--json")
+    assert (code, err) == (0, "") and json.loads(out) == {
+        "study": "tiny",
+        "runs": ["plain-s0", "long-s0", "plain-s1", "long-s1"],
+        "differing": {"train.epochs": {"plain": 2, "long": 3}},
+        "seconds": None,
+    }
+
+
+def test_a_study_with_its_data_is_shown_with_a_time(study, tmp_path, capsys, monkeypatch):
+    from distaug.study import estimate
+
+    monkeypatch.setattr(estimate, "_TRIAL_S", 0.01)
+    monkeypatch.setattr(estimate, "_LEAST_STEPS", 1)
+    (tmp_path / "loud.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes):\n    print('noise')\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = call(capsys, "study", study, "--dry-run")
+    assert code == 0 and "measuring the speed of plain-s0" in err
+    assert re.fullmatch(r"4 runs, about [1-9]\d?:\d\d left on this machine", out.splitlines()[-1])
+    code, out, err = call(capsys, "study", study, "--dry-run", "--json", "--set", "model.name=loud:net")
+    assert code == 0 and json.loads(out)["seconds"] > 60
+    assert "measuring the speed of plain-s0" in err and "noise" in err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_study_and_a_job_are_told_apart(job, study, capsys):
+    hint = f"distaug: {job}: this is a job; `distaug run {job}` trains it\n"
+    assert call(capsys, "study", job) == (2, "", hint)
+    hint = f"distaug: {study}: this is a study; `distaug study {study}` trains its runs\n"
+    assert call(capsys, "run", study) == (2, "", hint)
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", errors.ClusterError.exit_code)])

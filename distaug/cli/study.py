@@ -87,7 +87,8 @@ def _dry_run(plan: "Plan", as_json: bool) -> int:
         print_table(["run", *(path for path, _ in differing)], rows)
     seconds, problem = None, ""
     try:
-        seconds = estimate(plan, lambda line: print(line, file=sys.stderr))
+        with results_only(as_json):
+            seconds = estimate(plan, lambda line: print(line, file=sys.stderr))
     except DistaugError as error:  # the study may be meant for another machine
         problem = str(error)
     if as_json:

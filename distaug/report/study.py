@@ -115,6 +115,7 @@ def _summary(plan: Plan, found: Sequence[Outcome], summary: Summary) -> Html:
 
 def _results(plan: Plan, summary: Summary) -> Html:
     names = plan.spec.metrics
+    judged = [name for name in names if METRICS[name].better != "neither"] or names[:1]
     published = any(line.published for line in summary.lines)
     rows, apart = [], []
     for line in summary.lines:
@@ -122,13 +123,18 @@ def _results(plan: Plan, summary: Summary) -> Html:
         row: list[str] = [line.variant, *(figure(METRICS[name], line.spreads.get(name)) for name in names), str(seeds)]
         rows.append(row + [tag("small", line.published or "")] * published)
         if line.differences:
-            changes = [_judged(METRICS[name], line.differences.get(name)) for name in names]
+            changes = [_judged(METRICS[name], line.differences.get(name)) for name in judged]
             apart.append((line.variant, line.against or "", *(cell for both in changes for cell in both)))
-    titles = [METRICS[name].title for name in names]
-    parts = [table(["variant", *titles, "seeds", *["published"] * published], rows)]
+    parts = [table(["variant", *(METRICS[name].title for name in names), "seeds", *["published"] * published], rows)]
     if apart:
         parts.append(tag("h3", "Differences, with their 95 % intervals"))
-        parts.append(table(["variant", "against", *(title for one in titles for title in (one, ""))], apart, words=2))
+        parts.append(
+            table(
+                ["variant", "against", *(title for name in judged for title in (METRICS[name].title, ""))],
+                apart,
+                words=2,
+            )
+        )
     text = (
         "Mean ± standard deviation over the seeds. A difference is that of pairs of runs with the same seed; of two "
         "seeds the noise is taken to be alike in all variants that are compared with the same one, from three on each "
@@ -174,13 +180,14 @@ def _worth(plan: Plan, summary: Summary) -> Html:
         return Html()
     by_variant = {variant.name: variant for variant in plan.variants}
     apart = {line.variant: line.differences.get("top1") for line in summary.lines}
-    noise = {name: None if one is None else one.within_noise for name, one in apart.items()}
     rows = []
     for worth in summary.worth:
         labels = by_variant[worth.variant].labels
         factor = f"{worth.bound} {charts.plain(float(f'{worth.factor:.2g}'))} ×".strip()
-        clear = noise[worth.variant] is False
-        rows.append((f"{worth.per_class:,}", labels[-1], factor if clear else "within noise"))
+        difference = apart[worth.variant]
+        clear = difference is not None and difference.within_noise is False
+        unclear = change(METRICS["top1"], difference)[1] or "–"
+        rows.append((f"{worth.per_class:,}", labels[-1], factor if clear else unclear))
     base = next(variant.labels[-1] for variant in plan.variants if variant.against is None)
     text = (
         f"How many times the pictures “{base}” would need for the same mean test accuracy, read off its own curve, "

@@ -70,8 +70,9 @@ def parse_study(
             raise JobError(f"--set {argument}: the runs of a study get theirs from `{own}`; set that")
     # Its `metrics` is a list; a job's is a section.
     fields = StudySpec.model_fields
-    paths = {one: one.split("=")[0].strip() for one in sets}
-    of_base = [one for one, path in paths.items() if path.split(".")[0] not in fields or path.startswith("metrics.")]
+    paths = [one.split("=")[0].strip() for one in sets]
+    apart = [path.split(".")[0] not in fields or path.startswith("metrics.") for path in paths]
+    of_base = [argument for argument, is_apart in zip(sets, apart, strict=True) if is_apart]
     for number, argument in enumerate(sets, start=1):
         if argument not in of_base:
             document.assign(number, argument, form.split)

@@ -68,6 +68,37 @@ def test_in_a_repository_the_files_as_they_lie_there(folder: Path, tmp_path: Pat
     assert packed.data == "data.path data travels with the job: 0.0 MB of at most 105 MB"
 
 
+def make_studies(folder: Path) -> None:
+    for name in (
+        *("results/mine/study.yaml", "results/mine/results.json", "results/mine/runs/a-s0/result.json"),
+        *("results/notes.md", "only/study.yaml", "only/a.py", "other/results.json", "study.yaml", "results.json"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+NO_RUNS = {"results/notes.md", "only/study.yaml", "only/a.py", "other/results.json", "study.yaml", "results.json"}
+
+
+def test_folders_of_studies_stay_here(tmp_path: Path) -> None:
+    make_studies(tmp_path / "user")
+    pack(Order.of(job()), tmp_path / "user", tmp_path / "p.zip")
+    assert names(tmp_path / "p.zip") == {*NO_RUNS, JOB_FILE}
+
+
+def test_folders_of_studies_travel_where_git_knows_them(tmp_path: Path) -> None:
+    folder = tmp_path / "user"
+    make_studies(folder)
+    git = ["git", "-C", str(folder)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    pack(Order.of(job()), folder, tmp_path / "p.zip")
+    assert names(tmp_path / "p.zip") == {*NO_RUNS, JOB_FILE}
+    kept = {"results/mine/study.yaml", "results/mine/results.json"}
+    subprocess.run([*git, "add", *kept], check=True)
+    pack(Order.of(job()), folder, tmp_path / "q.zip")
+    assert names(tmp_path / "q.zip") == {*NO_RUNS, *kept, JOB_FILE}, "but not its runs"
+
+
 def test_the_same_files_make_the_same_package(folder: Path, tmp_path: Path) -> None:
     pack(Order.of(job()), folder, tmp_path / "a.zip")
     (folder / "nets.py").touch()

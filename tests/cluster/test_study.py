@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distaug.cluster import fit, study
-from distaug.errors import JobError, StudyError
+from distaug.errors import InterruptedRunError, JobError, StudyError
 from distaug.report.study import write_study
 from distaug.spec.document import dump
 from distaug.study import table
@@ -64,9 +64,9 @@ def results(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def undisturbed(folder: Path, file: Path) -> Plan:
+def undisturbed(folder: Path, file: Path, *sets: str) -> Plan:
     """Train the runs of a study one by one in this process, as far as they can be."""
-    plan = load_study(file, [f"studies_dir={folder}"])
+    plan = load_study(file, [f"studies_dir={folder}", *sets])
     for run in plan.runs:
         run_job(SoloWorld(), run.job.model_dump(mode="json"))
     found = table.outcomes(plan)
@@ -75,6 +75,7 @@ def undisturbed(folder: Path, file: Path) -> Plan:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_interrupted_killed_and_gone_on_with_it_says_the_same(tmp_path: Path) -> None:
     """One of the variants cannot be trained, and another one differs in nothing that matters."""
     variants = {
@@ -144,6 +145,26 @@ def test_runs_that_were_made_by_another_study_are_refused_before_anything_starts
     other = load_study(file, [f"studies_dir={tmp_path}", "train.epochs=2"])
     with pytest.raises(JobError, match=r"study small: run 'smoothed-s0'(?s:.*)train.epochs: 1 in the run, 2 now"):
         study.study(other, show_progress=False)
+
+
+def test_gone_on_with_it_repeats_nothing_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_study_file(tmp_path, {"plain": {}, "smoothed": {"train.label_smoothing": 0.3}}, [0, 1])
+    plan = load_study(file, [f"studies_dir={tmp_path}", "train.epochs=1"])
+    begun: list[str] = []
+
+    def train(job: Any, *_: Any) -> None:
+        begun.append(job.name)
+        if len(begun) == 3:
+            raise InterruptedRunError("stopped in mid-epoch")
+        run_job(SoloWorld(), job.model_dump(mode="json"))
+
+    monkeypatch.setattr(fit, "train", train)
+    with pytest.raises(InterruptedRunError, match=r"study small: 2 of 4 runs are done .*the same command goes on"):
+        study.study(plan, show_progress=False)
+    assert [run["state"] for run in results(plan)["runs"]] == ["done", "done", "waiting", "waiting"]
+    study.study(plan, show_progress=False)
+    assert begun == ["plain-s0", "smoothed-s0", "plain-s1", "plain-s1", "smoothed-s1"]
+    assert results(plan) == results(undisturbed(tmp_path / "alone", file, "train.epochs=1"))
 
 
 def test_a_failure_of_our_own_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

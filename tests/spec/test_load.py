@@ -55,6 +55,12 @@ def test_the_flagship_job_is_read_and_dumped_to_an_equal_one():
     assert dump_job(parse_job(dump_job(job))) == dump_job(job)
 
 
+@pytest.mark.parametrize("text", ["base: job.yaml\nvariants: {a: {}}\n", "base: {model: {name: resnet18}}\n"])
+def test_a_study_is_told_from_a_job(text):
+    assert errors(text, ["train.epochs=0"]) == ["job.yaml: this is a study; `distaug study job.yaml` trains its runs"]
+    assert "base: unknown key" in errors("base: 3\n" + SMALLEST)[0]
+
+
 def test_name_argument_wins():
     assert parse_job("name: a\n" + SMALLEST, name="b").name == "b"
     (line,) = errors(SMALLEST, name="a/b")

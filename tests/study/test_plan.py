@@ -28,7 +28,7 @@ ablate:
   long: {train.epochs: 8}
 """
 GRID = "grid:\n  train.epochs: [2, 3]\n  policy: {plain: {}, jitter: {augment.ops+: [{jitter: {}}]}}\n"
-VARIANTS = "variants:\n  plain: {}\n  + crop: {augment.ops+: [{crop: {}}]}\n  long: {train.epochs: 8}\n"
+VARIANTS = "variants:\n  plain: {}\n  and crop: {augment.ops+: [{crop: {}}]}\n  long: {train.epochs: 8}\n"
 QUICK = "quick:\n  base: {train.epochs: 1}\n  seeds: [9]\n"
 SHIPPED = sorted((Path(__file__).parents[2] / "jobs").glob("study_*.yaml"))
 
@@ -70,9 +70,9 @@ variants:
 
 def test_the_first_variant_or_the_baseline_is_the_one_that_others_are_compared_with() -> None:
     against = {v.name: v.against for v in study(VARIANTS).variants}
-    assert list(against.items()) == [("plain", None), ("+ crop", "plain"), ("long", "plain")]
+    assert list(against.items()) == [("plain", None), ("and crop", "plain"), ("long", "plain")]
     against = {v.name: v.against for v in study(VARIANTS + "baseline: long\n").variants}
-    assert list(against.items()) == [("long", None), ("plain", "long"), ("+ crop", "long")]
+    assert list(against.items()) == [("long", None), ("plain", "long"), ("and crop", "long")]
 
 
 def test_a_plus_adds_to_the_list_that_is_there_in_the_order_of_the_file() -> None:
@@ -89,9 +89,9 @@ def test_a_plus_adds_to_the_list_that_is_there_in_the_order_of_the_file() -> Non
     }
 
 
-def test_a_plus_begins_a_list_where_there_is_none_and_no_plus_replaces_it() -> None:
+def test_a_plus_begins_a_list_that_is_empty_and_no_plus_replaces_it() -> None:
     text = "variants: {a: {augment.ops+: [{crop: {}}]}, b: {augment.ops: [{erase: {}}]}, c: {augment: {preset: none}}}"
-    assert operations(study(text, "augment={}")) == {"a": ["crop"], "b": ["erase"], "c": []}
+    assert operations(study(text, "augment.ops=[]")) == {"a": ["crop"], "b": ["erase"], "c": []}
     assert operations(study(text))["b"] == ["erase"]
 
 
@@ -115,8 +115,17 @@ def test_an_ablation_is_none_all_each_alone_and_all_but_each() -> None:
     assert fractions == {"all", "only noise", "all but crop", "all but long"}
 
 
-def test_of_one_technique_there_is_only_none_and_all() -> None:
+def test_of_one_technique_there_is_only_none_and_all_and_of_two_each_alone() -> None:
     assert list(jobs(study("ablate: {long: {train.epochs: 8}}"))) == ["none", "all"]
+    two = study("ablate: {long: {train.epochs: 8}, crop: {augment.ops+: [{crop: {}}]}}")
+    assert list(jobs(two)) == ["none", "all", "only long", "only crop"], "all but one is the other alone"
+
+
+def test_techniques_that_add_to_one_list_or_set_neighbours_go_together() -> None:
+    text = "ablate:\n  a: {augment.ops+: [{crop: {}}], mix.mixup.alpha: 1.0}\n  b: {augment.ops+: [{erase: {}}], "
+    job = jobs(study(text + "mix.cutmix.alpha: 1.0, mix.probability: 0.5}\n"))["all"]
+    assert [one.name for one in job.augment.operations] == ["flip", "crop", "erase"]
+    assert job.mix is not None and job.mix.mixup is not None and job.mix.cutmix is not None
 
 
 def test_a_grid_has_every_combination_compared_along_its_last_axis() -> None:
@@ -150,10 +159,10 @@ def test_each_variant_is_trained_once_before_any_is_trained_again() -> None:
     plan = study(VARIANTS + "seeds: [4, 2]\nname: mine\nstudies_dir: /some/where\n")
     assert [(run.variant, run.seed, run.job.name) for run in plan.runs] == [
         ("plain", 4, "plain-s4"),
-        ("+ crop", 4, "crop-s4"),
+        ("and crop", 4, "and-crop-s4"),
         ("long", 4, "long-s4"),
         ("plain", 2, "plain-s2"),
-        ("+ crop", 2, "crop-s2"),
+        ("and crop", 2, "and-crop-s2"),
         ("long", 2, "long-s2"),
     ]
     assert {job.seed for job in jobs(plan).values()} == {4}, "that of the first run"
@@ -170,7 +179,18 @@ def test_the_name_seed_and_folder_of_the_base_are_not_used() -> None:
     assert [run.job for run in plan.runs] == [run.job for run in study(VARIANTS).runs]
 
 
-@pytest.mark.parametrize("name", [".hidden", "_x_", "-- -9", "long " * 11 + "names", "lr=0.1 + x", "v1.0"])
+def test_long_names_have_short_run_folders_of_their_own() -> None:
+    plan = study(
+        f"ablate: {{{'x' * 59}a: {{train.epochs: 8}}, {'x' * 59}b: {{data.val_fraction: 0.2}}}}\nseeds: [{2**62}]"
+    )
+    folders = [run.job.name.removesuffix(f"-s{2**62}") for run in plan.runs]
+    assert len(set(folders)) == 4 and [len(folder) for folder in folders] == [4, 3, 60, 60]
+    assert all(folder.startswith("only-xxx") for folder in folders[2:])
+    assert [run.job.name for run in plan.runs] == [run.job.name for run in parse_study(plan.text, "again.yaml").runs]
+    assert study(f"variants: {{{'x' * 60}: {{}}}}").runs[0].job.name == f"{'x' * 60}-s0", "60 are not too many"
+
+
+@pytest.mark.parametrize("name", ["9.-", "x_", "0", "long " * 11 + "names", "lr=0.1 + x", "v1.0"])
 def test_a_run_can_be_stored_under_any_name_that_is_allowed(name: str, tmp_path: Path) -> None:
     plan = study(f'variants: {{"{name}": {{}}}}')
     for run in plan.runs:
@@ -186,7 +206,7 @@ def test_the_smaller_version_changes_base_seeds_and_what_is_varied() -> None:
     assert jobs(whole)["plain"].train.epochs == 4
     small = study(VARIANTS + QUICK, quick=True)
     assert small.spec.name == "study-quick" and [run.seed for run in small.runs] == [9, 9, 9]
-    assert {name: job.train.epochs for name, job in jobs(small).items()} == {"plain": 1, "+ crop": 1, "long": 8}
+    assert {name: job.train.epochs for name, job in jobs(small).items()} == {"plain": 1, "and crop": 1, "long": 8}
     other = study(VARIANTS + QUICK + "  grid: {train.epochs: [2, 3]}\n", quick=True)
     assert [job.train.epochs for job in jobs(other).values()] == [2, 3] and other.axes == ("train.epochs",)
     assert study(VARIANTS + QUICK, quick=True, name="mine").spec.name == "mine-quick"
@@ -194,12 +214,20 @@ def test_the_smaller_version_changes_base_seeds_and_what_is_varied() -> None:
 
 def test_what_is_said_later_wins() -> None:
     plan = study(VARIANTS + QUICK, "train.epochs=2", quick=True)
-    assert {name: job.train.epochs for name, job in jobs(plan).items()} == {"plain": 2, "+ crop": 2, "long": 8}
+    assert {name: job.train.epochs for name, job in jobs(plan).items()} == {"plain": 2, "and crop": 2, "long": 8}
+    again = study(VARIANTS, "train.epochs=2", "train.epochs=3", "train.epochs=2")
+    assert jobs(again)["plain"].train.epochs == 2
 
 
 @pytest.mark.parametrize("argument", ["train.epochs=2", "base.train.epochs=2", " train.epochs = 2"])
 def test_set_changes_the_base_job(argument: str) -> None:
     assert jobs(study(VARIANTS, argument))["plain"].train.epochs == 2
+
+
+def test_metrics_is_a_list_of_the_study_and_a_section_of_the_base_job() -> None:
+    plan = study(VARIANTS, "metrics.port=9100", "metrics=[loss]", "base.metrics.tensorboard=true")
+    assert plan.spec.metrics == ["loss"]
+    assert {(job.metrics.port, job.metrics.tensorboard) for job in jobs(plan).values()} == {(9100, True)}
 
 
 @pytest.mark.parametrize("argument", ["seeds=[7]", " seeds = [7]"])

@@ -64,15 +64,20 @@ def test_one_wrong_value_gives_one_line(text: str, expected: str) -> None:
         (
             "variants: {a/b: {}}",
             "study.yaml:2: variants.a/b: found the name `a/b`; a name has up to 60 letters, digits, spaces and . _ + - "
-            "=, a letter or digit among them",
+            "=, the first of them a letter or digit",
         ),
-        ("variants: {+: {}}", "study.yaml:2: variants.+: found the name `+`; a name has"),
+        ("variants: {+ crop: {}}", "study.yaml:2: variants.+ crop: found the name `+ crop`; a name has"),
+        ("ablate: {.a: {}}", "study.yaml:2: ablate..a: found the name `.a`; a name has"),
+        ("grid: {x: {-1: {}}}", "study.yaml:2: grid.x: found the name `-1`; a name has"),
         ("ablate: {ä: {}}", "study.yaml:2: ablate.ä: found the name `ä`; a name has"),
         (f"variants: {{{'a' * 61}: {{}}}}", f"study.yaml:2: variants.{'a' * 61}: found the name"),
         ("grid: {x: {<b>: {}}}", "study.yaml:2: grid.x: found the name `<b>`; a name has"),
         ("grid: {train.epochs: [1, 2, 1]}", "study.yaml:2: grid.train.epochs: holds a value twice"),
         ("ablate: {none: {}}", "study.yaml:2: ablate.none: `none` is the name of a variant that every ablation has"),
-        ("variants: {a b: {}, a+b: {}}", "the variants 'a b' and 'a+b' would share a run folder; rename one"),
+        (
+            "variants: {a b: {}, a+b: {train.epochs: 3}}",
+            "the variants 'a b' and 'a+b' would share a run folder; rename one",
+        ),
         (
             "grid: {model.options.p: [a, 'a, q=b'], model.options.q: ['b, q=c', c]}",
             "the variants 'p=a, q=b, q=c' and 'p=a, q=b, q=c' would share",
@@ -153,6 +158,53 @@ def test_all_errors_are_named_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
+@pytest.mark.parametrize("base", ["", ", augment: {}", ", augment: {preset: weak}", ", augment: {ops: null}"])
+def test_a_plus_is_refused_where_the_base_does_not_write_the_list_out(base: str) -> None:
+    text = f"base: {{data: {{source: digits}}, model: {{name: smallnet}}{base}}}\n"
+    (line,) = errors(text + "variants: {a: {}, b: {augment.ops+: [{flip: {}}]}}\n")
+    message = "`+` adds a list to one that is written out before; write it there, `[]` for none"
+    assert line == f"study.yaml:2: variant 'b': augment.ops: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "twins"),
+    [
+        ("variants: {a: {}, b: {train.label_smoothing: 0.1}}", "'a' and 'b'"),
+        ("variants: {a: {train.epochs: 3}, c: {}, b: {train.epochs: 3}}", "'a' and 'b'"),
+        ("grid: {x: {p: {}, q: {augment.ops: []}}}", "'p' and 'q'"),
+        ("ablate: {a: {train.label_smoothing: 0.1}}", "'none' and 'all'"),
+    ],
+)
+def test_two_variants_that_are_the_same_job_are_refused(text: str, twins: str) -> None:
+    assert errors(BASE + text) == [f"study.yaml: variants {twins} are the same job; change or drop one"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("train.epochs", "train.epochs"),
+        ("train", "train.epochs"),
+        ("augment.ops.0.flip.p", "augment"),
+        ("augment.ops+", "augment.ops"),
+        ("augment.ops", "augment.ops+"),
+        ("augment.ops+", "augment.ops.0.flip.p"),
+        ("augment", "augment.ops+"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "quick."])
+def test_techniques_that_overwrite_each_other_are_refused(one: str, other: str, prefix: str) -> None:
+    ablate = f"ablate:\n    a: {{seeds: 0, {one}: 1}}\n    c: {{x: 1}}\n    b: {{y: 1, {other}: 1}}\n"
+    text = f"quick:\n  {ablate}" if prefix else ablate
+    (line,) = errors(BASE + ("variants: {a: {}}\n" + text if prefix else text))
+    message = f"`{one}` is set by `a` too, so the two cannot be had together"
+    assert line == f"study.yaml:{7 if prefix else 5}: {prefix}ablate.b: {message}"
+
+
+def test_a_job_is_told_from_a_study() -> None:
+    (line,) = errors("data: {source: digits}\nmodel: {name: smallnet}\n", "seeds=[1]")
+    assert line == "study.yaml: this is a job; `distaug run study.yaml` trains it"
+
+
 def test_nothing_is_derived_from_a_wrong_variant() -> None:
     (line,) = errors(BASE + "variants: {a: {}, b: 3}\nbaseline: b\n")
     assert "variants.b: found `3`" in line
@@ -202,6 +254,7 @@ def test_a_base_in_a_file_is_named_with_its_own_lines(tmp_path: Path) -> None:
         ("seeds", "--set seeds: expected path=value"),
         ("epochs=3", "--set epochs=3: epochs: unknown key; did you mean `train.epochs`?"),
         ("variants.b.train.epochs=3", "--set variants.b.train.epochs=3: variants.b.train.epochs: found `3`"),
+        ("metrics.port=0", "--set metrics.port=0: metrics.port: found `0`; allowed: a whole number from 1 to 65535"),
         ("name=a/b", "--set name=a/b: name: found the text `a/b`"),
     ],
 )

@@ -27,6 +27,17 @@ def blocks(variants: list[Mapping[int, float]]) -> float:
     return float(stats.t.ppf(0.975, freedom)) * math.sqrt(2 * error / columns)
 
 
+def of(values: Mapping[int, float], *seeds: int) -> dict[int, float]:
+    return {seed: values[seed] for seed in seeds}
+
+
+def paired(base: Mapping[int, float], other: Mapping[int, float]) -> Difference:
+    """Return the paired t-interval over the seeds that both have."""
+    seeds = sorted(base.keys() & other.keys())
+    low, high = stats.ttest_rel([other[k] for k in seeds], [base[k] for k in seeds]).confidence_interval(0.95)
+    return Difference(len(seeds), pytest.approx((low + high) / 2), pytest.approx((high - low) / 2))
+
+
 def test_a_spread_is_the_mean_and_the_deviation_of_one_run() -> None:
     assert spread([0.9, 0.92, 0.97]) == Spread(3, pytest.approx(0.93), pytest.approx(math.sqrt(0.0026 / 2)))
     assert spread([0.5]) == Spread(1, 0.5, None)
@@ -34,21 +45,26 @@ def test_a_spread_is_the_mean_and_the_deviation_of_one_run() -> None:
 
 @pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2, 3)])
 def test_two_variants_have_the_paired_interval(seeds: tuple[int, ...]) -> None:
-    base, other = ({seed: values[seed] for seed in seeds} for values in (BASE, BETTER))
-    paired = stats.ttest_rel(list(other.values()), list(base.values()))
-    low, high = paired.confidence_interval(0.95)
+    base, other = (of(values, *seeds) for values in (BASE, BETTER))
     found = differences(base, {"b": other})["b"]
-    assert found == Difference(len(seeds), pytest.approx((low + high) / 2), pytest.approx((high - low) / 2))
-    assert found.within_noise is bool(paired.pvalue > 0.05)
+    assert found == paired(base, other) and found.count == len(seeds)
+    assert found.within_noise is bool(stats.ttest_rel(list(other.values()), list(base.values())).pvalue > 0.05)
 
 
-def test_several_variants_share_the_noise_of_randomised_blocks() -> None:
-    found = differences(BASE, {"b": BETTER, "c": NOISY})
-    half = pytest.approx(blocks([BASE, BETTER, NOISY]))
-    assert found == {"b": Difference(4, pytest.approx(0.0115), half), "c": Difference(4, pytest.approx(-0.00075), half)}
-    assert found["c"].within_noise is True
-    alone = differences(BASE, {"b": BETTER})["b"].half
-    assert alone is not None and found["b"].half is not None and alone < found["b"].half, "the noisy one counts too"
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 1, 2, 3)])
+def test_from_three_seeds_on_each_of_several_variants_has_the_paired_interval(seeds: tuple[int, ...]) -> None:
+    base, better, noisy = (of(values, *seeds) for values in (BASE, BETTER, NOISY))
+    found = differences(base, {"b": better, "c": noisy})
+    assert found == {"b": paired(base, better), "c": paired(base, noisy)}
+    assert found["b"].within_noise is False and found["c"].within_noise is True
+
+
+def test_of_two_seeds_several_variants_share_the_noise_of_randomised_blocks() -> None:
+    base, better, noisy = (of(values, 0, 1) for values in (BASE, BETTER, NOISY))
+    found = differences(base, {"b": better, "c": noisy})
+    half = pytest.approx(blocks([base, better, noisy]))
+    assert found == {"b": Difference(2, pytest.approx(0.014), half), "c": Difference(2, pytest.approx(-0.002), half)}
+    assert found["b"] != paired(base, better)
 
 
 def test_two_seeds_tell_more_where_there_are_more_variants() -> None:
@@ -59,34 +75,33 @@ def test_two_seeds_tell_more_where_there_are_more_variants() -> None:
 
 
 def test_a_run_without_its_partner_tells_nothing() -> None:
-    found = differences(BASE, {"b": {seed: BETTER[seed] for seed in (0, 1, 3)}})["b"]
-    pairs = stats.ttest_rel([BETTER[seed] for seed in (0, 1, 3)], [BASE[seed] for seed in (0, 1, 3)])
-    low, high = pairs.confidence_interval(0.95)
-    assert found == Difference(3, pytest.approx((low + high) / 2), pytest.approx((high - low) / 2))
+    other = {0: 0.924, 1: 0.921, 3: 0.908, 7: 99.0}
+    assert differences(BASE, {"b": other})["b"] == paired(BASE, of(BETTER, 0, 1, 3))
 
 
 def test_with_gaps_the_noise_is_what_least_squares_leave() -> None:
-    variants = [BASE, {k: BETTER[k] for k in (0, 1, 2)}, {k: NOISY[k] for k in (1, 2, 3)}]
+    variants = [BASE, of(BETTER, 0, 1), of(NOISY, 1, 2, 3)]
     # A column for the mean, for all variants but the first, and for all seeds but the first.
     cells = [(v, seed, x) for v, values in enumerate(variants) for seed, x in values.items()]
     design = np.array([[1.0, v == 1, v == 2, seed == 1, seed == 2, seed == 3] for v, seed, _ in cells])
     figures = np.array([x for *_, x in cells])
     left = figures - design @ np.linalg.solve(design.T @ design, design.T @ figures)
     freedom = len(cells) - design.shape[1]
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(2 * left @ left / freedom / 3)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(2 * left @ left / freedom / 2)
     found = differences(variants[0], {"b": variants[1], "c": variants[2]})
-    assert found["b"] == Difference(3, pytest.approx(np.mean([0.012, 0.016, 0.009])), pytest.approx(half))
-    assert found["c"] == Difference(3, pytest.approx(np.mean([-0.007, 0.020, -0.019])), pytest.approx(half))
+    assert found["b"] == Difference(2, pytest.approx(0.014), pytest.approx(half))
+    assert found["c"] == paired(BASE, variants[2]), "three seeds speak for themselves"
 
 
-def test_seeds_that_are_better_for_all_are_no_noise() -> None:
-    def shifted(values: Mapping[int, float]) -> dict[int, float]:
-        return {seed: x + 10 * seed for seed, x in values.items()}
+@pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2, 3)])
+def test_seeds_that_are_better_for_all_are_no_noise(seeds: tuple[int, ...]) -> None:
+    def found(slope: float) -> dict[str, Difference]:
+        moved = ({k: x + slope * k for k, x in of(values, *seeds).items()} for values in (BASE, BETTER, NOISY))
+        return differences(next(moved), dict(zip("bc", moved, strict=True)))
 
-    plain = differences(BASE, {"b": BETTER, "c": NOISY})
-    moved = differences(shifted(BASE), {"b": shifted(BETTER), "c": shifted(NOISY)})
+    plain, moved = found(0.0), found(10.0)
     for name in plain:
-        assert moved[name] == Difference(4, pytest.approx(plain[name].mean), pytest.approx(plain[name].half))
+        assert moved[name] == Difference(len(seeds), pytest.approx(plain[name].mean), pytest.approx(plain[name].half))
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -115,8 +130,8 @@ def test_of_a_hundred_intervals_ninety_five_hold_the_truth(seeds: int, gap: bool
         # Seeds that differ far more than what is left of a run; the variants do not.
         figures = random.normal(0, 5, seeds) + random.normal(0, 1, (4, seeds))
         base, other, *rest = ({seed: float(x) for seed, x in enumerate(row)} for row in figures)
-        if gap:
-            del rest[0][0]
+        if gap:  # of the pair itself, where it still has enough
+            del (other if seeds > 2 else rest[0])[0]
         found = differences(base, {"b": other, **{f"r{k}": values for k, values in enumerate(rest)}})["b"]
         hits += found.within_noise is True
     # Four deviations of a share of 95 % are 2.3 %; the numbers are the same each time.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from distaug.study.plan import Plan
 from distaug.study.statistics import Difference, Spread, differences
@@ -16,7 +17,10 @@ from tests.report.runs import record
 from tests.study.studies import compressed, plan_of, train, train_all
 
 THREE = "variants: {a: {}, b: {train.label_smoothing: 0.2}, c: {train.epochs: 8}}\n"
-ABLATION = "ablate: {smooth: {train.label_smoothing: 0.2}, long: {train.epochs: 8}}\nseeds: [0, 1]\n"
+ABLATION = """\
+ablate: {smooth: {train.label_smoothing: 0.2}, long: {train.epochs: 8}, mixed: {mix.mixup.alpha: 1.0}}
+seeds: [0, 1]
+"""
 SIZES = "grid:\n  data.per_class: [100, 400]\n  policy: {none: {}, strong: {augment.preset: strong}}\nseeds: [0, 1]\n"
 
 
@@ -40,7 +44,9 @@ def test_each_variant_is_compared_over_the_seeds_that_both_have(tmp_path: Path) 
     assert lines["c"].differences["top1"] == Difference(2, pytest.approx(-0.08), lines["c"].differences["top1"].half)
     by_seed = {name: dict(enumerate(values)) for name, values in top1.items()}
     base = by_seed.pop("a")
-    assert {n: lines[n].differences["top1"] for n in by_seed} == differences(base, by_seed), "they share their noise"
+    assert {n: lines[n].differences["top1"] for n in by_seed} == differences(base, by_seed), (
+        "of two seeds they share their noise"
+    )
 
 
 def test_every_metric_that_the_runs_have_is_summed_up(tmp_path: Path) -> None:
@@ -63,6 +69,8 @@ def test_in_an_ablation_what_lacks_one_technique_is_compared_with_all(tmp_path: 
         "only long": 0.6,
         "all but smooth": 0.58,
         "all but long": 0.56,
+        "only mixed": 0.48,
+        "all but mixed": 0.71,
     }
     train_all(plan, {name: [value, value + 0.01] for name, value in top1.items()})
     found = {line.variant: line.differences["top1"].mean for line in summary_of(plan).lines if line.against}
@@ -72,6 +80,8 @@ def test_in_an_ablation_what_lacks_one_technique_is_compared_with_all(tmp_path: 
         "only long": pytest.approx(0.1),
         "all but smooth": pytest.approx(-0.12),
         "all but long": pytest.approx(-0.14),
+        "only mixed": pytest.approx(-0.02),
+        "all but mixed": pytest.approx(0.01),
     }
 
 
@@ -174,8 +184,9 @@ def test_a_curve_that_falls_on_the_way_is_read_where_it_is_first_reached(tmp_pat
         (SIZES, ["per_class=100, strong", "per_class=400, strong"]),
         ("grid: {policy: {none: {}, strong: {augment.preset: strong}}, data.per_class: [100, 400]}\n", []),
         ("grid: {data.per_class: [100, 400]}\n", ["per_class=100", "per_class=400"]),
+        (SIZES.replace("  policy", "  train.epochs: [2, 3]\n  policy"), []),
     ],
-    ids=["no sizes", "one size", "no base", "sizes last", "sizes alone"],
+    ids=["no sizes", "one size", "no base", "sizes last", "sizes alone", "three axes"],
 )
 def test_worth_needs_two_curves_over_sizes(tmp_path: Path, text: str, trained: list[str]) -> None:
     plan = plan_of(tmp_path, text)
@@ -209,13 +220,13 @@ def test_a_compressed_file_is_compared_with_the_uncompressed_one_of_its_run(tmp_
     assert (pruned.stage, pruned.zeros, pruned.published) == ("magnitude-50", 0.5, None)
     assert (int8.stage, int8.bytes, int8.speedup, int8.published) == ("int8", 1050, 2.5, "four times smaller")
     assert int8.zeros == pytest.approx(0.505) and int8.top1.mean == pytest.approx(0.895)
-    by_seed = {"magnitude-50": {0: 0.90, 1: 0.92}, "int8": {0: 0.89, 1: 0.90}}
-    expected = differences({0: 0.90, 1: 0.92}, by_seed)
-    assert {"magnitude-50": pruned.difference, "int8": int8.difference} == expected
-    assert expected["int8"].mean == pytest.approx(-0.015)
+    # Each by its own two pairs: what the other lost is not its noise.
+    low, high = stats.ttest_rel([0.89, 0.90], [0.90, 0.92]).confidence_interval(0.95)
+    assert int8.difference == Difference(2, pytest.approx(-0.015), pytest.approx((high - low) / 2))
+    assert pruned.difference == Difference(2, 0.0, pytest.approx(0.0, abs=1e-9))
 
 
-def test_plain_values_hold_what_is_exact(tmp_path: Path) -> None:
+def test_plain_values_hold_what_is_exact_and_the_times_apart(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "variants: {a: {}, b: {train.label_smoothing: 0.2}}\nseeds: [0]\n")
     for run in plan.runs:
         train(run, twin="twin", artifacts=[compressed("fp32", 0.5), compressed("int8", 0.5)])
@@ -224,8 +235,14 @@ def test_plain_values_hold_what_is_exact(tmp_path: Path) -> None:
     exact = {name for name, metric in METRICS.items() if not metric.measured} - {"train_top1", "gap"}
     assert [set(line["spreads"]) for line in values["lines"]] == [exact, exact]
     assert [set(line["differences"]) for line in values["lines"]] == [set(), exact]
-    assert {name for file in values["files"] for name in file} == set(vars(summary.files[0])) - {"speedup"}
+    times = {name for name, metric in METRICS.items() if metric.measured} - {"peak_memory_bytes"}
+    assert [set(line["times"]["spreads"]) for line in values["lines"]] == [times, times]
+    assert [set(line["times"]["differences"]) for line in values["lines"]] == [set(), times]
+    assert values["lines"][0]["times"]["spreads"]["seconds"]["mean"] == 75.0
+    assert values["files"][0].keys() == (vars(summary.files[0]).keys() - {"speedup"}) | {"times"}
+    assert values["files"][1]["times"] == {"speedup": 1.0}
     assert values["same"] == [{"first": "a", "second": "b", "fields": ["train.label_smoothing"]}]
     assert values["worth"] == [] and json.loads(json.dumps(values)) == values
-    faster = replace(summary, files=[replace(file, speedup=9.0) for file in summary.files])
-    assert to_values(faster) == values
+    faster = to_values(replace(summary, files=[replace(file, speedup=9.0) for file in summary.files]))
+    assert [file.pop("times") for file in faster["files"]] == [{"speedup": 9.0}] * 4
+    assert faster != values and [file.pop("times") for file in values["files"]] and faster == values

@@ -85,12 +85,18 @@ def test_a_run_is_done_begun_or_waiting(tmp_path: Path) -> None:
     assert [outcome.state for outcome in found] == ["waiting", "done", "unfinished", "waiting"]
 
 
-def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["result.json", "history.jsonl"])
+def test_a_damaged_run_is_told_and_hides_no_other(tmp_path: Path, file: str) -> None:
     plan = plan_of(tmp_path, TWO)
-    train(plan.runs[0])
-    RunDir(plan.runs[0].job.runs_dir, "a-s0").result_file.write_text("{")
-    with pytest.raises(StorageError, match=r"a-s0/result\.json is not JSON"):
-        outcomes(plan)
+    train_all(plan, {"a": [0.5, 0.625], "b": [0.75]})
+    (plan.root / "runs" / "a-s0" / file).write_text("{\n")
+    found = outcomes(plan)
+    assert [outcome.state for outcome in found] == ["damaged", "done", "done", "waiting"]
+    assert set(found[0].values().values()) == {None} and found[0].history == []
+    (head, *rows), whole = written(plan)
+    assert [dict(zip(head, row, strict=True))["top1"] for row in rows] == ["", "0.75", "0.625", ""]
+    assert [run["state"] for run in whole["runs"]] == ["damaged", "done", "done", "waiting"]
+    assert [line["spreads"]["top1"]["count"] for line in whole["summary"]["lines"]] == [1, 1]
 
 
 def test_the_table_has_a_row_for_each_run_with_the_times_last(tmp_path: Path) -> None:
@@ -147,9 +153,13 @@ def left(folder: Path, *, slow: bool = False, top1: float = 0.75) -> tuple[str, 
         train(run, top1, history=history, artifacts=files, **other)
     rows, whole = written(plan)
     del whole["machine"], whole["versions"]
+    speedup, seconds = (1.25, 500.0) if slow else (3.0, 75.0)
     times = [run.pop("times") for run in whole["runs"]]
-    assert {one["speedups"]["int8"] for one in times} == {1.25 if slow else 3.0}
-    assert times[0]["seconds"] == (500.0 if slow else 75.0)
+    assert {(one["speedups"]["int8"], one["seconds"]) for one in times} == {(speedup, seconds)}
+    lines = [line.pop("times") for line in whole["summary"]["lines"]]
+    assert {line["spreads"]["seconds"]["mean"] for line in lines} == {seconds}
+    files = [file.pop("times") for file in whole["summary"]["files"]]
+    assert files == [{"speedup": 1.0}, {"speedup": speedup}] * 2
     return "\n".join(",".join(row[: -len(TIMES)]) for row in rows), json.dumps(whole)
 
 
@@ -185,8 +195,12 @@ def test_a_run_is_complete_once_it_is_trained(tmp_path: Path) -> None:
     assert not complete(run)
     train(run, ended=False)
     assert not complete(run)
-    result_of("a-s0").write(RunDir(run.job.runs_dir, "a-s0").result_file)
+    file = RunDir(run.job.runs_dir, "a-s0").result_file
+    result_of("a-s0").write(file)
     assert complete(run)
+    file.write_text("{")
+    with pytest.raises(StorageError, match=r"a-s0/result\.json is not JSON"):
+        complete(run)
 
 
 def test_a_run_that_is_to_be_compressed_is_complete_after_that_very_compression(tmp_path: Path) -> None:
@@ -203,4 +217,6 @@ def test_a_run_that_is_to_be_compressed_is_complete_after_that_very_compression(
         (run.job.compress, True, True),
     ):
         Stages(spec=asked.model_dump(mode="json"), weights_digest="", classes=[], done=done).write(folder)
-        assert complete(run) is expected
+        for artifacts in (None, [compressed("fp32", 0.5)]):
+            train(run, artifacts=artifacts)
+            assert complete(run) is (expected and artifacts is not None), "its result does not hold them yet"

@@ -86,4 +86,14 @@ def test_of_several_runs_of_a_study_the_last_is_told() -> None:
     first = [f"{STUDY}run 1 of 2: a-s0", epoch_line(RECORD, 40), f"{COMPRESSING}int8", f"{STUDY}run 2 of 2: b-s0"]
     assert read(first) == Seen()
     worse = replace(RECORD, epoch=0, top1=0.5, images_per_second=10.0)
-    assert read([*first, epoch_line(worse, 5)]) == Seen(epoch=1, epochs=5, images_per_second=10.0, top1=0.5, left_s=8.0)
+    assert read([*first, epoch_line(worse, 5)]) == Seen(epoch=1, epochs=5, images_per_second=10.0, top1=0.5)
+
+
+def test_of_a_study_the_time_left_is_that_of_all_its_runs() -> None:
+    lines = [f"{STUDY}run 1 of 3: a-s0", epoch_line(RECORD, 40), f"{STUDY}run 2 of 3: b-s0, about 1:02:03 left"]
+    left = 3723.0
+    assert read(lines) == Seen(left_s=left)
+    lines += [step_line(PLACE, 1_000.0), epoch_line(RECORD, 3)]
+    seen = Seen(epoch=3, epochs=3, images_per_second=12_346.0, top1=0.8125, left_s=left)
+    assert read(lines) == seen
+    assert read([*lines, f"{COMPRESSING}int8", f"{STUDY}b-s0: the gate refused it", f"{STUDY}b-s0 failed: x"]) == seen

@@ -92,10 +92,9 @@ def test_what_is_printed_can_be_read_again_of_the_run_that_is_trained(capsys: Ca
             screen.update(replace(PLACE, epochs=5), 1000.0)
             screen.record(replace(RECORD, top1=top1))
         shown.end(run, "done", seconds=20.0)
-    seen = Seen(epoch=3, epochs=5, images_per_second=12_346.0, top1=0.5, left_s=4.0)
     lines = plain(capsys)
-    assert read(lines) == seen
-    assert read([*lines, "study: run 3 of 4: a-s1, about 0:40 left"]) == Seen()
+    assert read(lines) == Seen(epoch=3, epochs=5, images_per_second=12_346.0, top1=0.5, left_s=60.0)
+    assert read([*lines, "study: run 3 of 4: a-s1, about 0:40 left"]) == Seen(left_s=40.0)
 
 
 @pytest.mark.usefixtures("terminal")
@@ -168,3 +167,33 @@ def test_of_many_runs_those_around_the_current_one_are_shown(capsys: Capture, no
     found = frame(capsys)
     assert list(rows(found)) == names[first : first + 24] and rows(found)[names[now]] == ["running"]
     assert found[-1] == "0 done, 1 running, 0 failed, 39 waiting".split()
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("height", "count"), [(60, 24), (30, 18), (20, 8), (13, 1)])
+def test_on_a_low_terminal_fewer_runs_are_shown(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, height: int, count: int
+) -> None:
+    monkeypatch.setenv("LINES", str(height))
+    names = [f"run-s{number}" for number in range(40)]
+    with Overview("mine", names) as shown, shown.begin(names[20]) as screen:
+        screen.update(PLACE, 1000.0)
+        screen.line("one\ntwo\nthree\nfour")
+        found = frame(capsys)
+        assert len(rows(found)) == count and rows(found)[names[20]] == ["running", "4/2000"]
+        assert found[-4:] == [["one"], ["two"], ["three"], ["four"]] and len(found) < height
+        assert found[-6][:2] == ["step", "4/10"] and found[-5][:2] == ["0", "done,"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_is_said_before_and_after_the_table_is_printed_plainly(capsys: Capture) -> None:
+    shown = Overview("mine", RUNS)
+    shown.line("[red]waiting[/red]\nfor another")
+    assert plain(capsys) == ["[red]waiting[/red]", "for another"]
+    with shown:
+        shown.line("meanwhile")
+        found = frame(capsys)
+        assert ["meanwhile"] in found and ["for", "another"] not in found
+    capsys.readouterr()
+    shown.line("later")
+    assert plain(capsys) == ["later"]
