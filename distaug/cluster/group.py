@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from distaug.cluster.private import goes_on
+from distaug.cluster.private import goes_on, submitted
 from distaug.cluster.scale import Scale
 from distaug.cluster.session import Session
 from distaug.errors import ClusterError, InterruptedRunError
@@ -174,6 +174,7 @@ class Group:
             "folder": os.getcwd(),
             "token": self._token.name,
             "lock": self._run_dir.lock(),
+            "driver": None if submitted() else os.getpid(),
             "versions": versions(),
         }
         scaling: dict[str, Any] = {

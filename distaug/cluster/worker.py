@@ -30,6 +30,7 @@ __all__ = ["HubReporter", "cause", "causes", "work"]
 _PUSH_EVERY_S = 0.5
 _PUSHES_PER_SECOND = 500
 """That the hub takes of all ranks together; bench/metrics.py shows what it costs."""
+_LOOK_EVERY_S = 0.3
 _APPEARS_WITHIN_S = 5.0
 """Time that a network file system may take to show a new file."""
 _ADDRESS = re.compile(r"\bip=([^,)\s]+)")
@@ -103,8 +104,11 @@ def work(config: dict[str, Any]) -> None:
     Args:
         config: `job` (text of the job file); `runs_dir`, absolute; `hub` (handle of the `Hub` actor); `folder`, the
             driver's working directory, which relative paths in the job start from; `token`, a file that the driver
-            has put into the run folder; `lock`, the driver's of that folder; and `versions`, those of the driver.
+            has put into the run folder; `lock`, the driver's of that folder; `driver`, its process id where it is on
+            this machine; and `versions`, those of the driver.
     """
+    if config["driver"] is not None:
+        _leave_with(config["driver"])
     hub, context = config["hub"], ray.train.get_context()
     rank, address = context.get_world_rank(), get_node_ip_address()  # type: ignore[no-untyped-call]
     node = f"{socket.gethostname()} ({address})"
@@ -142,6 +146,30 @@ def work(config: dict[str, Any]) -> None:
     finally:
         reporter.close()
         log.get(rank, None)  # which closes the file: what is left of it may have to be put into a store
+
+
+def _leave_with(driver: int) -> None:
+    """End this process within half a second of the driver's end: another driver may go on with the run from then on.
+
+    Ray's own watch takes the init process for the only one that adopts orphans, and where another one does (systemd's
+    of a user session, say) its workers train on for about a minute.
+    """
+
+    def watch(began: str | None) -> None:
+        while began is not None and _began(driver) == began:
+            sleep(_LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(_began(driver),), name="driver", daemon=True).start()
+
+
+def _began(pid: int) -> str | None:
+    """Return when a process began, in ticks since the boot; None where it is no more."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else rest[18]
 
 
 def _check_versions(world: World, drivers: dict[str, str]) -> None:

@@ -1,5 +1,8 @@
 """What workers look at before they begin, and how it is told what ended them."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +68,27 @@ def test_the_hub_knows_where_ranks_are() -> None:
     assert hub.look().nodes == {1: ("id", "two")} == hub.look().nodes
     hub.fail(ClusterError("over"))
     assert hub.enter(0, "id", "one") is True
+
+
+_WATCHES = """
+import sys, time
+from distaug.cluster.worker import _leave_with
+_leave_with(int(sys.argv[1]))
+print("watching", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "zombie"])
+def test_a_worker_leaves_with_its_driver(reaped: bool) -> None:
+    driver = subprocess.Popen(["sleep", "60"])
+    command = [sys.executable, "-c", _WATCHES, str(driver.pid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "watching\n"
+        time.sleep(1)
+        assert process.poll() is None
+        driver.kill()
+        if reaped:
+            driver.wait()
+        assert process.wait(5) == 1
+    driver.wait()
