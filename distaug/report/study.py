@@ -60,7 +60,7 @@ def _heading(plan: Plan, found: Sequence[Outcome]) -> Html:
     machine = next((o.result.machine for o in found if o.result is not None and o.result.machine), None)
     parts = [
         f"{base.model.name} on {base.data.path or base.data.source}",
-        f"{len(plan.variants)} variants, seeds {', '.join(map(str, plan.spec.seeds))}",
+        f"{len(plan.variants)} variant{'s' * (len(plan.variants) > 1)}, seeds {', '.join(map(str, plan.spec.seeds))}",
     ]
     if machine:
         parts.append(str(machine.get("gpu") or machine.get("cpu")))
