@@ -1,5 +1,6 @@
 """The driver of a study: its runs one after another on one Ray, each begun, gone on with, or found done."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from time import monotonic
 from typing import NoReturn
@@ -62,8 +63,7 @@ def study(plan: Plan, *, show_progress: bool = True) -> None:
                         overview.line(f"{STUDY}{run.job.name} failed: {reason}")
                     _write(plan, overview)  # to be looked at meanwhile, and should this process be killed
         except InterruptedRunError as error:
-            done = sum(outcome.result is not None for outcome in table.outcomes(plan))
-            _write(plan, overview)
+            done = sum(outcome.result is not None for outcome in _write(plan, overview))
             again = "submitted again under its name, it" if submitted() else "the same command"
             raise InterruptedRunError(
                 f"study {plan.spec.name}: {done} of {len(runs)} runs are done ({error}); {again} goes on"
@@ -84,7 +84,7 @@ def _check(plan: Plan) -> None:
     """Refuse a study whose folder holds a run of another job under the name of one of its runs."""
     for run in plan.runs:
         try:
-            settle(run.job, RunDir(run.job.runs_dir, run.job.name))
+            settle(run.job, run.folder)
         except JobError as error:
             raise JobError(f"study {plan.spec.name}: {error}") from None
 
@@ -125,13 +125,13 @@ def _train(run: Run, overview: Overview, ray: Connection) -> str:
 
 
 def _show(run: Run, overview: Overview, seconds: float | None) -> None:
-    result = Result.read(RunDir(run.job.runs_dir, run.job.name).result_file)
+    result = Result.read(run.folder.result_file)
     best, test = result.best or {}, result.test or {}
     overview.end(run.job.name, "done", val=best.get("top1"), test=test.get("top1"), seconds=seconds)
 
 
-def _write(plan: Plan, overview: Overview) -> None:
-    """Write down what all runs say so far; what is wrong with the page does not end the study.
+def _write(plan: Plan, overview: Overview) -> Sequence[table.Outcome]:
+    """Write down what all runs say so far, and return them; what is wrong with the page does not end the study.
 
     Raises:
         StorageError: The tables cannot be written, so that no run could be either.
@@ -147,3 +147,4 @@ def _write(plan: Plan, overview: Overview) -> None:
         raise
     except Exception as error:
         overview.line(f"{STUDY}no page: {error or type(error).__name__}")
+    return found

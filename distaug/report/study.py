@@ -7,7 +7,7 @@ from distaug.report import charts
 from distaug.report.bars import Bar, Trend, bars, trends
 from distaug.report.facts import percent
 from distaug.report.page import Html, cards, details, join, note, page, save, table, tag
-from distaug.report.summary import duration
+from distaug.report.summary import duration, made_up
 from distaug.report.variants import bar, curves, figures, first_metric, signed
 from distaug.store.place import Place
 from distaug.study.plan import ALL, NONE, Plan
@@ -64,13 +64,10 @@ def _heading(plan: Plan, found: Sequence[Outcome]) -> Html:
     ]
     if machine:
         parts.append(str(machine.get("gpu") or machine.get("cpu")))
-    made_up = Html()
-    if base.data.source == "synthetic":
-        made_up = tag("p", "The pictures are made up: the accuracies on this page mean nothing.", class_="warn")
     return join(
         tag("h1", plan.spec.name, tag("span", state, class_=f"state {kind}")),
         tag("p", " · ".join(parts), class_="sub"),
-        made_up,
+        made_up(base),
     )
 
 

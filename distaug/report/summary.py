@@ -6,8 +6,9 @@ from distaug.report import artifacts
 from distaug.report.charts import plain
 from distaug.report.facts import Facts, Judged, percent, wilson
 from distaug.report.page import Html, cards, join, tag
+from distaug.spec.job import JobSpec
 
-__all__ = ["accuracy", "duration", "heading", "summary"]
+__all__ = ["accuracy", "duration", "heading", "made_up", "summary"]
 
 _GOOD, _WARN = ("finished", "stopped early"), ("running", "being compressed", "unfinished", "interrupted")
 
@@ -24,14 +25,18 @@ def heading(facts: Facts) -> Html:
             machine = result.machine
             parts.append(f"{machine['gpus']} × {machine['gpu']}" if machine.get("gpu") else str(machine.get("cpu")))
         parts.append(f"{last.finished_at[:16].replace('T', ' ')} UTC")
-    made_up = Html()
-    if job.data.source == "synthetic":
-        made_up = tag("p", "The pictures are made up: the accuracies on this page mean nothing.", class_="warn")
     return join(
         tag("h1", facts.run.name, tag("span", state, class_=f"state {kind}")),
         tag("p", " · ".join(parts), class_="sub"),
-        made_up,
+        made_up(job),
     )
+
+
+def made_up(job: JobSpec) -> Html:
+    """Return the warning that a page about made-up pictures begins with, and nothing for real ones."""
+    if job.data.source != "synthetic":
+        return Html()
+    return tag("p", "The pictures are made up: the accuracies on this page mean nothing.", class_="warn")
 
 
 def summary(facts: Facts) -> Html:

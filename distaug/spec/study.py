@@ -1,27 +1,12 @@
 """The study file: a base job, what is varied in it, and with which seeds each variant is trained."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from distaug.spec.section import Section
 
 FORMAT = 1
-METRICS = (
-    "top1",
-    "macro",
-    "loss",
-    "ece",
-    "val_top1",
-    "train_top1",
-    "gap",
-    "train_loss",
-    "epochs",
-    "epoch_seconds",
-    "images_per_second",
-    "seconds",
-    "peak_memory_bytes",
-)
 Metric = Literal[
     "top1",
     "macro",
@@ -37,6 +22,7 @@ Metric = Literal[
     "seconds",
     "peak_memory_bytes",
 ]
+METRICS: tuple[str, ...] = get_args(Metric)
 Changes = dict[str, Any]
 """Values by path, as after `--set`; a path that ends in `+` adds to a list."""
 Axis = list[Any] | dict[str, Changes]

@@ -10,6 +10,7 @@ from distaug.spec.document import dump
 from distaug.spec.job import JobSpec, leaves, to_dict
 from distaug.spec.study import FORMAT, StudySpec
 from distaug.store.place import Place, place
+from distaug.store.rundir import RunDir
 
 __all__ = ["ALL", "NONE", "OWN", "Plan", "Run", "Variant", "slug"]
 
@@ -44,6 +45,11 @@ class Run:
     seed: int
     job: JobSpec
     """Its name is that of the run folder."""
+
+    @property
+    def folder(self) -> RunDir:
+        """Its run folder."""
+        return RunDir(self.job.runs_dir, self.job.name)
 
 
 @dataclass(frozen=True)

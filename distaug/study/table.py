@@ -110,7 +110,7 @@ METRICS = {
 
 def outcomes(plan: Plan) -> list[Outcome]:
     """Read what there is of each run, in their order."""
-    return [_outcome(run, RunDir(run.job.runs_dir, run.job.name)) for run in plan.runs]
+    return [_outcome(run, run.folder) for run in plan.runs]
 
 
 def _outcome(run: Run, folder: RunDir) -> Outcome:
@@ -127,7 +127,7 @@ def complete(run: Run) -> bool:
     Raises:
         StorageError: A file of it is damaged.
     """
-    folder = RunDir(run.job.runs_dir, run.job.name)
+    folder = run.folder
     if not folder.result_file.exists():
         return False
     result = Result.read(folder.result_file)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
 from types import TracebackType
 from typing import Literal, Self
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distaug.store.records import EpochRecord
-from distaug.telemetry.lines import STUDY, duration, epoch_line, numbers, step_line
+from distaug.telemetry.lines import STUDY, duration, numbers
 from distaug.telemetry.progress import Progress
 from distaug.telemetry.screen import Screen
 
@@ -26,7 +25,6 @@ _SHOWN = 24
 """Runs on the screen at a time, those around the current one."""
 _AROUND = 12
 """Lines of the screen that the table's frame and what stands below it take."""
-_PLAIN_EVERY_S = 30.0
 _LINES = 4
 
 
@@ -160,30 +158,27 @@ class Overview:
 
 
 class _RunScreen(Screen):
-    """Shows the training of one run within the overview."""
+    """Shows the training of one run: within the table, or by the lines of any other run."""
 
     def __init__(self, overview: Overview, row: _Row) -> None:
         super().__init__(row.name, show=False)
         self._overview, self._row = overview, row
-        self._said_at = monotonic()
 
     def line(self, message: str) -> None:
         self._overview.line(message)
 
     def update(self, place: Progress, images_per_second: float | None) -> None:
+        if not self._overview.live:
+            super().update(place, images_per_second)
+            return
         self._epochs = place.epochs
-        if self._overview.live:
-            self._row.epoch = f"{min(place.epoch + 1, place.epochs)}/{place.epochs}"
-            self._overview.progress = f"step {place.step}/{place.steps}  {numbers(place, images_per_second)}"
-            self._overview.refresh()
-        elif place.step and monotonic() - self._said_at >= _PLAIN_EVERY_S:
-            self._said_at = monotonic()
-            self.line(step_line(place, images_per_second))
+        self._row.epoch = f"{min(place.epoch + 1, place.epochs)}/{place.epochs}"
+        self._overview.progress = f"step {place.step}/{place.steps}  {numbers(place, images_per_second)}"
+        self._overview.refresh()
 
     def record(self, record: EpochRecord) -> None:
-        self._said_at = monotonic()
-        epochs = max(self._epochs, record.epoch + 1)
-        self._row.epoch, self._row.val = f"{record.epoch + 1}/{epochs}", record.top1
         if not self._overview.live:
-            self.line(epoch_line(record, epochs))
+            super().record(record)
+            return
+        self._row.epoch, self._row.val = f"{record.epoch + 1}/{max(self._epochs, record.epoch + 1)}", record.top1
         self._overview.refresh()

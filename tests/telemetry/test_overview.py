@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from distaug.telemetry import overview
 from distaug.telemetry.lines import Seen, epoch_line, read, step_line
 from distaug.telemetry.overview import Overview
 from tests.telemetry.test_lines import PLACE, RECORD
@@ -78,7 +77,7 @@ def test_a_run_prints_its_epochs_and_now_and_then_a_step(capsys: Capture, monkey
         screen.update(PLACE, 1000.0)
         screen.line("[bold]said[/bold]")
         screen.record(RECORD)
-        monkeypatch.setattr(overview, "_PLAIN_EVERY_S", 0.0)
+        monkeypatch.setattr("distaug.telemetry.screen._PLAIN_EVERY_S", 0.0)
         screen.update(PLACE, 1000.0)
         screen.update(replace(PLACE, step=0), 1000.0)
     expected = ["[bold]said[/bold]", epoch_line(RECORD, PLACE.epochs), step_line(PLACE, 1000.0)]
