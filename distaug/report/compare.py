@@ -1,7 +1,7 @@
 """The report of several runs side by side: what differs in their jobs, what they came to, and on which pictures."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from distaug.report.charts import Series
 from distaug.report.facts import Facts, gather, percent
 from distaug.report.page import Html, join, note, page, save, table, tag
 from distaug.report.summary import accuracy, duration
-from distaug.spec.job import to_dict
+from distaug.spec.job import differing
 from distaug.store.place import Place
 from distaug.store.records import EpochRecord
 from distaug.store.rundir import RunDir
 
-__all__ = ["Pairs", "compare", "differing", "mcnemar", "pair", "write_comparison"]
+__all__ = ["Pairs", "compare", "mcnemar", "pair", "write_comparison"]
 
 _NO_DIFFERENCE = ("format", "name", "runs_dir")
 """Fields of a job that say nothing about it."""
@@ -137,20 +137,11 @@ def _results(names: Sequence[str], runs: Sequence[Facts]) -> Html:
 
 
 def _differences(names: Sequence[str], runs: Sequence[Facts]) -> Html:
-    jobs = [{k: v for k, v in to_dict(facts.job).items() if k not in _NO_DIFFERENCE} for facts in runs]
     rows = [
-        (path, *(tag("span", _written(value), class_="long") for value in values)) for path, values in differing(jobs)
+        (path, *(tag("span", _written(value), class_="long") for value in values))
+        for path, values in differing([facts.job for facts in runs], _NO_DIFFERENCE)
     ]
     return table(("", *names), rows, words=1 + len(names)) if rows else note("Nothing: the jobs are the same.")
-
-
-def differing(values: Sequence[Any], path: str = "") -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield (path, values) of what differs, a section whole where one of the jobs does without it."""
-    if all(isinstance(value, dict) for value in values):
-        for key in dict.fromkeys(key for value in values for key in value):
-            yield from differing([value.get(key) for value in values], f"{path}.{key}" if path else key)
-    elif any(value != values[0] for value in values):
-        yield path, values
 
 
 def _written(value: Any) -> str:

@@ -197,9 +197,10 @@ def _files(plan: Plan, summary: Summary) -> Html:
     if not summary.files:
         return Html()
     metric = METRICS["top1"]
+    names = [f"{file.variant}: {file.stage}" if len(plan.variants) > 1 else file.stage for file in summary.files]
     rows = [
         (
-            f"{file.variant}: {file.stage}" if len(plan.variants) > 1 else file.stage,
+            name,
             percent(file.zeros, 0),
             f"{file.bytes:,.0f}",
             f"{file.speedup:.2f} ×",
@@ -207,7 +208,7 @@ def _files(plan: Plan, summary: Summary) -> Html:
             *_judged(metric, file.difference),
             tag("small", file.published or ""),
         )
-        for file in summary.files
+        for name, file in zip(names, summary.files, strict=True)
     ]
     curves = []
     for variant in dict.fromkeys(file.variant for file in summary.files):
@@ -221,7 +222,7 @@ def _files(plan: Plan, summary: Summary) -> Html:
         trends("Test accuracy, % (± sd)", curves, "parameters that are zero, %", lambda x: f"{x:.0f}", charts.plain),
         bars(
             "Size of the file, kB",
-            [Bar(file.stage, file.bytes / 1000, colour=1) for file in summary.files if file.variant == curves[0].name],
+            [Bar(name, file.bytes / 1000, colour=1) for name, file in zip(names, summary.files, strict=True)],
             charts.plain,
         ),
     ]

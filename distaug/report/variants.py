@@ -73,6 +73,7 @@ def _over_numbers(plan: Plan, summary: Summary) -> Iterator[Html]:
             rest = ", ".join(label for i, label in enumerate(variant.labels) if i != place)
             others.setdefault(rest, []).append(variant)
         far = min(numbers.values()) > 0 and max(numbers.values()) / min(numbers.values()) > 8
+        label = axis.split(".")[-1].replace("_", " ")
         for name in plan.spec.metrics:
             metric = METRICS[name]
             found = [
@@ -80,8 +81,9 @@ def _over_numbers(plan: Plan, summary: Summary) -> Iterator[Html]:
                 for rest, variants in others.items()
             ]
             unit = f", {metric.unit}" if metric.unit else ""
-            label = axis.split(".")[-1].replace("_", " ")
             yield trends(f"{metric.title}{unit}", found[:_MANY], label, charts.plain, charts.plain, logarithmic=far)
+        if left_out := [*others][_MANY:]:
+            yield note(f"Not drawn over {label}, for want of colours: {'; '.join(left_out)}.")
 
 
 def _points(

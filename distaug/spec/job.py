@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -89,18 +89,28 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def differing(jobs: Sequence[JobSpec], without: Collection[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+    """Return (path, value in each job) of everything that is not the same in all; a section that one lacks, whole.
+
+    Args:
+        jobs: The jobs.
+        without: Fields and sections that are left out.
+    """
+    return list(_apart([{k: v for k, v in to_dict(job).items() if k not in without} for job in jobs], ""))
+
+
+def _apart(values: Sequence[Any], path: str) -> Iterator[tuple[str, Sequence[Any]]]:
+    if all(isinstance(value, dict) for value in values):
+        for key in dict.fromkeys(key for value in values for key in value):
+            yield from _apart([value.get(key) for value in values], f"{path}.{key}" if path else key)
+    elif any(value != values[0] for value in values):
+        yield path, values
+
+
 def differences(asked: JobSpec, stored: JobSpec) -> list[tuple[str, Any, Any]]:
     """Return (path, asked, stored) for each field that changes the training and differs.
 
     A field that `asked` leaves to `auto` takes whatever was decided for the stored job.
     """
-    ours, theirs = dict(leaves(to_dict(asked))), dict(leaves(to_dict(stored)))
-    # What was decided may be a mapping where `auto` was one word.
-    auto = tuple(f"{path}." for path, value in ours.items() if value == "auto")
-    found = []
-    for path in sorted(ours.keys() | theirs.keys()):
-        if path.split(".")[0] in NOT_PART_OF_THE_TRAINING or f"{path}.".startswith(auto):
-            continue
-        if ours.get(path) != theirs.get(path):
-            found.append((path, ours.get(path), theirs.get(path)))
-    return found
+    both = differing([asked, stored], NOT_PART_OF_THE_TRAINING)
+    return [(path, ours, theirs) for path, (ours, theirs) in both if ours != "auto"]

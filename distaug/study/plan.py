@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distaug.spec.document import dump
-from distaug.spec.job import JobSpec, leaves, to_dict
+from distaug.spec.job import JobSpec, differing
 from distaug.spec.study import FORMAT, StudySpec
 from distaug.store.place import Place, place
 from distaug.store.rundir import RunDir
@@ -88,15 +88,9 @@ class Plan:
         """Return the same study under another name."""
         return replace(self, spec=self.spec.model_copy(update={"name": name}))
 
-    def differing(self) -> list[tuple[str, list[Any]]]:
-        """Return (path, value of each variant) of every field of the job that is not the same in all."""
-        flat = [
-            {k: v for k, v in leaves(to_dict(variant.job)) if k.split(".")[0] not in ("format", *OWN)}
-            for variant in self.variants
-        ]
-        paths = dict.fromkeys(path for one in flat for path in one)
-        rows = [(path, [one.get(path) for one in flat]) for path in paths]
-        return [(path, values) for path, values in rows if any(value != values[0] for value in values)]
+    def differing(self) -> list[tuple[str, Sequence[Any]]]:
+        """Return (path, value of each variant) of what is not the same in all of them."""
+        return differing([variant.job for variant in self.variants], OWN)
 
 
 def slug(name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from distaug.spec.job import NOT_PART_OF_THE_TRAINING, leaves, to_dict
+from distaug.spec.job import NOT_PART_OF_THE_TRAINING, differing
 from distaug.study.plan import Plan, Variant
 from distaug.study.statistics import Difference, Spread, differences, spread
 from distaug.study.table import METRICS, Outcome
@@ -186,14 +186,9 @@ def _same(plan: Plan, done: Sequence[Outcome]) -> list[Same]:
     for first, second in combinations((v for v in plan.variants if v.name in curves), 2):
         one, other = curves[first.name], curves[second.name]
         if (seeds := one.keys() & other.keys()) and all(one[seed] == other[seed] for seed in seeds):
-            found.append(Same(first.name, second.name, _fields_apart(first, second)))
+            apart = differing([first.job, second.job], NOT_PART_OF_THE_TRAINING)
+            found.append(Same(first.name, second.name, [path for path, _ in apart]))
     return found
-
-
-def _fields_apart(first: Variant, second: Variant) -> list[str]:
-    one, other = (dict(leaves(to_dict(variant.job))) for variant in (first, second))
-    paths = [path for path in dict.fromkeys((*one, *other)) if one.get(path) != other.get(path)]
-    return [path for path in paths if path.split(".")[0] not in NOT_PART_OF_THE_TRAINING]
 
 
 def _worth(plan: Plan, top1: _Figures) -> list[Worth]:

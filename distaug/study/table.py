@@ -54,6 +54,8 @@ class Metric:
     value: Callable[[Outcome], float | None]
     measured: bool = False
     """Whether it is another one each time, also of the same training: a time, or a size in memory."""
+    digits: int | None = None
+    """Behind the point, where it is written; None: as its unit or size asks for."""
 
 
 def _of_set(part: str, key: str) -> Callable[[Outcome], float | None]:
@@ -83,7 +85,7 @@ METRICS = {
     "train_top1": Metric("accuracy on training pictures", "%", "neither", _of_set("train", "top1")),
     "gap": Metric("train–validation gap", "%", "lower", _gap),
     "train_loss": Metric("training loss", "", "neither", _of_epochs(lambda history: history[-1].train_loss)),
-    "epochs": Metric("epochs", "", "neither", _of_epochs(lambda history: float(len(history)))),
+    "epochs": Metric("epochs", "", "neither", _of_epochs(lambda history: float(len(history))), digits=1),
     "epoch_seconds": Metric(
         "seconds of an epoch", "s", "lower", _of_epochs(lambda h: sum(r.seconds for r in h) / len(h)), measured=True
     ),

@@ -32,6 +32,8 @@ def change(metric: Metric, found: Difference | None) -> tuple[str, str]:
 
 
 def _digits(metric: Metric, value: float) -> int:
+    if metric.digits is not None:
+        return metric.digits
     if metric.unit:
         return 2
     return 4 if abs(value) < 10 else 2 if abs(value) < 100 else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distaug.errors import JobError
-from distaug.report.compare import differing, mcnemar, pair, write_comparison
+from distaug.report.compare import mcnemar, pair, write_comparison
 from distaug.report.facts import gather
 from distaug.store.rundir import RunDir
 from tests.report.runs import ANSWERS, make_run, record, result_of
@@ -98,9 +98,3 @@ def test_the_exact_test(first: int, second: int, p: float) -> None:
 def test_the_exact_test_bears_many_pictures() -> None:
     # 5,200 of 10,000 is four deviations from the middle.
     assert mcnemar(5200, 4800) == pytest.approx(math.erfc(3.99 / math.sqrt(2)), rel=0.02)
-
-
-def test_a_section_that_one_job_lacks_is_one_difference() -> None:
-    a, b = {"x": {"y": 1, "z": 2}, "k": 1, "same": [1]}, {"x": None, "k": {"m": 1}, "same": [1], "new": 0}
-    assert dict(differing([a, b])) == {"x": [a["x"], None], "k": [1, b["k"]], "new": [None, 0]}
-    assert dict(differing([{"x": {"y": 1, "z": 2}}, {"x": {"y": 1, "z": 3}}])) == {"x.z": [2, 3]}

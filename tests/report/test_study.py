@@ -274,6 +274,24 @@ def test_compressed_files_have_a_table_and_curves(tmp_path: Path) -> None:
     }
 
 
+def test_of_several_variants_every_file_is_drawn(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "variants: {a: {}, b: {train.label_smoothing: 0.2}}\nseeds: [0]\n")
+    for run, size in zip(plan.runs, (4000, 3000), strict=True):
+        train(run, artifacts=[compressed("fp32", 0.9, size=size), compressed("int8", 0.9, size=size // 4)])
+    drawn = figures(section(page_of(plan), "compression"))["Size of the file, kB"]
+    assert drawn == ["a: fp32: 4", "a: int8: 1", "b: fp32: 3", "b: int8: 0.75"]
+
+
+def test_lines_without_a_colour_of_their_own_are_named(tmp_path: Path) -> None:
+    rates = [round(0.01 * k, 2) for k in range(1, 11)]
+    plan = plan_of(tmp_path, f"grid: {{train.optimizer.lr: {rates}, data.per_class: [10, 100]}}\nseeds: [0]\n")
+    for run in plan.runs:
+        train(run)
+    part = section(page_of(plan), "figures")
+    assert "Not drawn over per class, for want of colours: 0.09; 0.1." in words_of(part)
+    assert "for want of colours: 10" not in part
+
+
 def test_what_is_varied_is_told_field_by_field(tmp_path: Path) -> None:
     text = "variants: {a: {}, b: {augment: {ops: [{flip: {}}, {crop: {}}]}}, c: {train.epochs: 8}}\n"
     plan = plan_of(tmp_path, text)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distaug.spec.job import NOT_PART_OF_THE_TRAINING, JobSpec, differences, digest
+from distaug.spec.job import NOT_PART_OF_THE_TRAINING, JobSpec, differences, differing, digest
 from distaug.spec.load import STAND_INS, dump_job, parse_job, schema
 
 SMALLEST = "data: {source: digits}\nmodel: {name: resnet18}\n"
@@ -52,6 +52,16 @@ def test_differences_leave_out_what_changes_no_result_and_what_auto_stood_for():
     stored = load("train.shards=2", "precision=bf16", "name=a", "cluster.workers=2")
     assert differences(load("name=b"), stored) == []
     assert differences(load("seed=3", "train.shards=4"), stored) == [("seed", 3, 0), ("train.shards", 4, 2)]
+
+
+def test_what_differs_is_told_field_by_field_and_a_section_that_one_lacks_whole():
+    mixed, smoothed, plain = load("mix.mixup.alpha=0.4"), load("train.label_smoothing=0.2", "name=b"), load()
+    found = dict(differing([mixed, smoothed, plain], ["name"]))
+    assert found == {
+        "mix.mixup": [{"alpha": 0.4}, None, None],
+        "train.label_smoothing": [0.1, 0.2, 0.1],
+    }
+    assert list(dict(differing([plain, smoothed]))) == ["name", "train.label_smoothing"] and differing([plain]) == []
 
 
 def test_a_job_cannot_be_changed():
