@@ -11,7 +11,7 @@ from distaug.cluster.group import Group
 from distaug.cluster.private import submitted
 from distaug.cluster.scale import of_machine
 from distaug.cluster.session import Connection, Session, signals
-from distaug.errors import InterruptedRunError, JobError
+from distaug.errors import JobError
 from distaug.spec.compress import CompressSpec
 from distaug.spec.conflicts import check
 from distaug.spec.job import JobSpec
@@ -124,7 +124,6 @@ def _check_installed() -> None:
 
 def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: Session) -> Result:
     from distaug.compress import stage
-    from distaug.report.compression import draw
 
     stored = run_dir.load_job()
     if stored.compress != job.compress:  # the one part of a run's job that may change
@@ -140,19 +139,19 @@ def _compress(job: JobSpec, run_dir: RunDir, result: Result, session: Session) -
         if stages is not None and stages.done:
             result = replace(result, artifacts=[asdict(row) for row in stages.rows])
             result.write(run_dir.result_file)
-            draw(run_dir.compressed)
             _report(run_dir, session.screen)
     return result
 
 
 def _report(run_dir: RunDir, screen: Screen) -> None:
-    """Write the run's page; what is wrong with it does not make the run another one."""
+    """Write the run's page and pictures; what is wrong with them does not make the run another one."""
+    from distaug.report.compression import draw
     from distaug.report.run import write_report
 
     try:
+        if run_dir.compressed.is_dir():
+            draw(run_dir.compressed)
         screen.line(f"report: {write_report(run_dir)}")
-    except InterruptedRunError:
-        raise
     except Exception as error:
         screen.line(f"no report: {error or type(error).__name__}; `distaug report {run_dir.root} --debug` says more")
 

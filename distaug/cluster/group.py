@@ -60,7 +60,7 @@ class Group:
         self._hub: Any = ray.remote(num_cpus=0, max_restarts=0, label_selector=here)(Hub).remote()
         # Every worker has to find it in the run folder. No node has ever looked for this name, so that no cache of a
         # network file system says it is absent.
-        self._token = run_dir.root / f".shared-{uuid.uuid4().hex}"
+        self._token = run_dir.root / f".shared-{uuid.uuid4().hex}.tmp"  # which the next lock clears away
         write_whole(self._token, b"")  # and not in a run that another driver has followed us in
         self._failures: list[BaseException] = []
         self.nodes: dict[int, tuple[str, str]] = {}
@@ -181,8 +181,8 @@ class Group:
             "num_workers": self.workers,
             "use_gpu": scale.gpus > 0,
             "resources_per_worker": scale.share,
-            "accelerator_type": asked.accelerator,
-            "label_selector": dict(asked.node_labels) or None,
+            "accelerator_type": asked.accelerator if submitted() else None,
+            "label_selector": dict(asked.node_labels) or None if submitted() else None,
         }
         # The second limit is for groups that cannot start, which Ray Train tries again without end by default.
         limits: dict[str, Any] = {"max_failures": retries, "controller_failure_limit": retries}

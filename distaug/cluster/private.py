@@ -70,6 +70,7 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
         cpus: Cores that the private Ray has to give.
         gpus: GPUs that it has to give.
     """
+    before = dict(os.environ)
     prepare_environment(job)
     import ray
 
@@ -80,12 +81,13 @@ def connected(job: JobSpec, cpus: int, gpus: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            os.environ.clear()
+            os.environ.update(before)
         return
     # Short, because Ray puts sockets below it, whose paths may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="distaug-ray-", dir="/tmp")
     # Inherited by all that the private Ray starts. As Ray's runtime environment it would cost time: the processes that
     # Ray has ready could not be used.
-    before = dict(os.environ)
     os.environ.update({"PYTHONPATH": _python_path(), **job.cluster.env})
     try:
         ray.init(

@@ -59,6 +59,8 @@ def of_machine(job: JobSpec, log: Callable[[str], None]) -> Scale:
             "cluster.gpus_per_worker: 1, asked for now or decided at the run's first start, wants GPUs, and this "
             "machine has none that torch can use; 0 trains on its CPUs"
         )
+    if job.cluster.node_labels or job.cluster.accelerator:
+        log("cluster.node_labels and accelerator choose among nodes: here there is but this machine")
     least, most = asked if isinstance(asked, tuple) else (1, _devices(job, gpus)) if asked == "auto" else (asked, asked)
     if gpus and most > gpus:
         if isinstance(asked, tuple) and least > gpus:

@@ -21,7 +21,11 @@ from distaug.telemetry.tensorboard import TensorBoard, check_installed
 if TYPE_CHECKING:
     from distaug.cluster.hub import News
 
-__all__ = ["Connection", "Session", "signals"]
+__all__ = ["Connection", "Interrupt", "Session", "signals"]
+
+
+class Interrupt(BaseException):
+    """A signal, in the middle of whatever is going on; no `Exception`, since exporters and others go on after those."""
 
 
 class Connection:
@@ -29,20 +33,21 @@ class Connection:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._env: dict[str, str] | None = None
+        self._asked: tuple[object, ...] | None = None
         self._cpus = self._gpus = 0
 
     def need(self, job: JobSpec, cpus: int, gpus: int) -> None:
-        """Be connected with a Ray that has the job's environment and so many cores and GPUs for the workers."""
-        if self._env == job.cluster.env and cpus <= self._cpus and gpus <= self._gpus:
+        """Be connected with a Ray that has the job's environment and limits, and so many cores and GPUs for workers."""
+        asked = (job.cluster.env, job.cluster.start_timeout_min, job.cluster.collective_timeout_s)
+        if self._asked == asked and cpus <= self._cpus and gpus <= self._gpus:
             return
         self.close()
         self._stack.enter_context(connected(job, cpus, gpus))
-        self._env, self._cpus, self._gpus = dict(job.cluster.env), cpus, gpus
+        self._asked, self._cpus, self._gpus = asked, cpus, gpus
 
     def close(self) -> None:
         """Leave Ray."""
-        self._env = None
+        self._asked = None
         self._stack.close()
 
 
@@ -82,15 +87,17 @@ class Session:
         return self
 
     def _interrupt(self) -> None:
-        raise InterruptedRunError("stopped between two trainings; the same command goes on from there")
+        raise Interrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End whatever was begun for this run."""
         if error is not None:
-            self.board.end("interrupted" if isinstance(error, InterruptedRunError) else "failed")
+            self.board.end("interrupted" if isinstance(error, InterruptedRunError | Interrupt) else "failed")
         self._stack.close()
+        if isinstance(error, Interrupt):
+            raise InterruptedRunError("stopped between two trainings; the same command goes on from there") from None
 
     def connect(self, job: JobSpec, cpus: int, gpus: int) -> None:
         """Be connected with a Ray that has so many cores and GPUs for the workers."""

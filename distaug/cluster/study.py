@@ -1,5 +1,6 @@
 """The driver of a study: its runs one after another on one Ray, each begun, gone on with, or found done."""
 
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from time import monotonic
@@ -7,10 +8,9 @@ from typing import NoReturn
 
 from distaug.cluster import fit
 from distaug.cluster.private import submitted
-from distaug.cluster.session import Connection, signals
+from distaug.cluster.session import Connection, Interrupt, signals
 from distaug.errors import (
     ArtifactError,
-    ClusterError,
     DistaugError,
     InterruptedRunError,
     JobError,
@@ -61,8 +61,9 @@ def study(plan: Plan, *, show_progress: bool = True) -> None:
                     if reason := _train(run, overview, ray):
                         failed[run.job.name] = reason
                         overview.line(f"{STUDY}{run.job.name} failed: {reason}")
+                        ray.close()  # A rank may be left of it that waits for the others; the next run gets a new one.
                     _write(plan, overview)  # to be looked at meanwhile, and should this process be killed
-        except InterruptedRunError as error:
+        except (InterruptedRunError, Interrupt) as error:
             done = sum(outcome.result is not None for outcome in _write(plan, overview))
             again = "submitted again under its name, it" if submitted() else "the same command"
             raise InterruptedRunError(
@@ -77,7 +78,7 @@ def study(plan: Plan, *, show_progress: bool = True) -> None:
 
 
 def _stop() -> NoReturn:
-    raise InterruptedRunError("stopped between two runs")
+    raise Interrupt("stopped between two runs")
 
 
 def _check(plan: Plan) -> None:
@@ -109,19 +110,24 @@ def _train(run: Run, overview: Overview, ray: Connection) -> str:
     except InterruptedRunError:
         raise
     except ArtifactError as error:
-        # The training is done, and what the gate refused has been measured.
-        overview.line(f"{STUDY}{name}: {error}")
-        _show(run, overview, monotonic() - began)
+        # What the gate refused has been measured, and is a result; what could not be exported has not.
+        if table.complete(run):
+            overview.line(f"{STUDY}{name}: {error}")
+            _show(run, overview, monotonic() - began)
+        else:
+            reason = _in_one_line(error)
     except DistaugError as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, ClusterError):
-            ray.close()  # The next run gets a new one.
+        reason = _in_one_line(error)
     except Exception as error:
         reason = f"internal error: {type(error).__name__}: {error}"
-        ray.close()
+        overview.line(traceback.format_exc())
     if reason:
         overview.end(name, "failed")
     return reason
+
+
+def _in_one_line(error: DistaugError) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _show(run: Run, overview: Overview, seconds: float | None) -> None:

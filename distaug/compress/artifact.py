@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distaug.data.decode import Pixels
-from distaug.data.node import cores
+from distaug.data.node import available_cores
 from distaug.data.pictures import Picture, classify, look
 from distaug.errors import ArtifactError, JobError, StorageError
 from distaug.store.place import Place, place
@@ -102,7 +102,7 @@ def open_artifact(path: str | Place, threads: int | None = None) -> Artifact:
         raise JobError(f"{path} needs onnxruntime: pip install 'distaug[compress]'") from error
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 4  # what goes wrong is raised
     try:
         # From a file the weights are mapped.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distaug.data.decode import DamagedPicture, Pixels, Reference, eval_view, load
-from distaug.data.node import cores, free_bytes, storing
+from distaug.data.node import available_cores, free_bytes, storing
 from distaug.data.order import in_order
 from distaug.data.source import Log, Source
 from distaug.errors import StorageError
@@ -145,7 +145,7 @@ def _fill(source: Source, folder: Path, plan: Plan, log: Log) -> list[int] | Non
         pixels = stack.enter_context(open(folder / PIXELS, "wb")) if plan.side else None
         encoded = stack.enter_context(open(folder / ENCODED, "wb")) if plan.encoded else None
         small = plan.size is not None and plan.size[0] * plan.size[1] < _SMALL_PIXELS
-        pool = stack.enter_context(ThreadPoolExecutor(1 if small else cores()))
+        pool = stack.enter_context(ThreadPoolExecutor(1 if small else available_cores()))
         for item, one in enumerate(stack.enter_context(closing(_prepared(pool, source, plan)))):
             if isinstance(one, str):
                 damaged.append((source.name(item), one))
@@ -195,7 +195,7 @@ def _fill(source: Source, folder: Path, plan: Plan, log: Log) -> list[int] | Non
 
 def _prepared(pool: Executor, source: Source, plan: Plan) -> Generator[_Prepared | str]:
     chunks = _chunks(source.references())
-    with closing(in_order(pool, partial(_prepare_chunk, plan), chunks, 4 * cores())) as results:
+    with closing(in_order(pool, partial(_prepare_chunk, plan), chunks, 4 * available_cores())) as results:
         for chunk in results:
             yield from chunk
 

@@ -156,6 +156,8 @@ class Loader:
             DataError: The training set is smaller than one global batch.
             JobError: The batch cannot be divided among the shards.
         """
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self._quotas = quotas(data.train.labels, spec)
         self.steps_per_epoch = steps_per_epoch(int(self._quotas.sum()), global_batch)
         self._shard_size = shard_size(global_batch, shards)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distaug.errors import StorageError
 
-__all__ = ["cache_root", "content_digest", "cores", "locked", "put_whole", "storing"]
+__all__ = ["available_cores", "cache_root", "content_digest", "locked", "put_whole", "storing"]
 
 Log = Callable[[str], None]
 
@@ -29,9 +29,15 @@ def cache_root() -> Path:
     return Path.home() / ".cache" / "distaug"
 
 
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def available_cores() -> int:
+    """Return the cores that this process may use: its affinity, cut down to the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
 
 
 @contextmanager
@@ -139,7 +145,7 @@ def _read_all(files: Sequence[tuple[str, Path]]) -> str:
             return hashlib.file_digest(file, "sha256").digest()
 
     whole = hashlib.sha256()
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for (label, _), digest in zip(files, pool.map(read, [path for _, path in files]), strict=True):
             whole.update(hashlib.sha256(os.fsencode(label)).digest() + digest)
     return whole.hexdigest()

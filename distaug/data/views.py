@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from distaug.data.decode import DamagedPicture, Pixels, Reference, eval_view, load, train_view
-from distaug.data.node import cores
+from distaug.data.node import available_cores
 from distaug.data.order import in_order
 from distaug.errors import ClusterError, DataError
 
@@ -88,7 +88,7 @@ class Views:
 
     def __init__(self, workers: int | str) -> None:
         """Fix the number of processes; 0: the asking thread decodes; "auto": the rank's cores, at most 8."""
-        share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        share = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         self._workers = min(8, share) if isinstance(workers, str) else workers
         self._pool: Executor | None = None
 

@@ -47,7 +47,7 @@ class JobSpec(Section):
     train: TrainSpec = TrainSpec()
     """How it is trained."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = "auto"
-    """Arithmetic of the forward pass; `auto`: bf16 where the device does it well, else fp32."""
+    """Arithmetic of the forward pass; `auto`: bf16 where the device does it well, else fp16 on a GPU, fp32 on a CPU."""
     stop: StopSpec = StopSpec()
     """When the training ends early."""
     checkpoint: CheckpointSpec = CheckpointSpec()

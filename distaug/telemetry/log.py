@@ -67,18 +67,22 @@ def get(rank: int, folder: Place | None) -> logging.Logger:
     Raises:
         StorageError: The file cannot be written.
     """
-    logger = logging.getLogger("distaug")
+    # What libraries warn of, e.g. torch of kernels that are not deterministic, comes into the log as well.
+    logger, warned = logging.getLogger("distaug"), logging.getLogger("py.warnings")
+    logging.captureWarnings(True)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
+        warned.removeHandler(old)
         old.close()
     logger.setLevel(logging.INFO)
     # Frameworks put handlers of their own on the root logger, and every line would come twice.
-    logger.propagate = False
+    logger.propagate = warned.propagate = False
     form = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
 
     def add(handler: logging.Handler) -> None:
         handler.setFormatter(form)
         logger.addHandler(handler)
+        warned.addHandler(handler)
 
     if rank == 0:
         add(logging.StreamHandler())

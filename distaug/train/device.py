@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from distaug.data.node import available_cores
 from distaug.errors import ClusterError
 from distaug.spec.job import JobSpec
 from distaug.train.world import World
@@ -24,17 +25,6 @@ __all__ = [
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-
-
-def available_cores() -> int:
-    """Return the cores that this process may use: its affinity, cut down to the quota of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()[:2]
-        if limit != "max":
-            cores = min(cores, max(1, int(limit) // int(period)))
-    return cores
 
 
 def cpu_name() -> str:
@@ -91,7 +81,7 @@ def pick_device(job: JobSpec, world: World) -> torch.device:
         if wanted == 1:
             raise ClusterError("cluster.gpus_per_worker: 1 asks for a GPU and this machine has none that torch can use")
         return torch.device("cpu")
-    # More ranks than GPUs share them (gloo only); under Ray each rank sees its own GPU alone, as number 0.
+    # Ray Train shows each rank the GPUs of all ranks on its node. More ranks than GPUs share them (gloo only).
     device = torch.device("cuda", world.local_rank % gpus)
     torch.cuda.set_device(device)
     return device

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from distaug.errors import DistaugError, StorageError
+from distaug.errors import StorageError
 from distaug.spec.job import to_dict
 from distaug.store import checkpoint, predictions, records
 from distaug.store.model_files import write_model
@@ -15,8 +15,9 @@ from distaug.train.calibration import calibration_error, reliability
 from distaug.train.device import available_cores, cpu_name
 from distaug.train.evaluate import Counts
 from distaug.train.judge import judge
+from distaug.train.keep import chosen, load_weights
 from distaug.train.state import Training
-from distaug.train.world import agree_on_errors
+from distaug.train.world import by_rank_0, together
 
 __all__ = ["finish"]
 
@@ -27,32 +28,21 @@ def finish(t: Training) -> Result:
     Returns:
         The result, the same on every rank.
     """
-    chosen = _restore_best(t) if t.data.val is not None else t.epoch - 1
+    epoch = _restore_best(t) if t.data.val is not None else t.epoch - 1
     t.reporter.progress(t.progress("test"))
     name, split = ("val", t.data.val) if t.data.test is None else ("test", t.data.test)
     asked = t.job.evaluate.test
     held_out = judge(t, split if asked else None, name, keep=True)
     learnt = judge(t, t.data.train if asked else None, "train", pictures=_spread(t))
-    result, error = None, None
-    if t.world.rank == 0:
-        try:
-            result = _write(t, name, held_out, learnt, chosen)
-        except DistaugError as found:
-            error = found
-    agree_on_errors(t.world, error)
-    shared: Result = t.world.broadcast(result)
-    return shared
+    return by_rank_0(t.world, lambda: _write(t, name, held_out, learnt, epoch))
 
 
 def _restore_best(t: Training) -> int:
     """Load the best checkpoint that is whole; return its epoch."""
-    log = t.reporter.log if t.world.rank == 0 else (lambda message: None)
-    best = checkpoint.best(t.run.checkpoints, warn=log)
+    best = chosen(t, checkpoint.best)
     if best is None:
         raise StorageError(f"{t.run.checkpoints} has no checkpoint of the best epoch {t.memory.best_epoch}")
-    t.module.load_state_dict(best.weights("model"))
-    if t.ema is not None:
-        t.ema.module.load_state_dict(best.weights("ema"))
+    together(t.world, lambda: load_weights(t, best))
     return best.epoch - 1  # A checkpoint's position is that of the next step.
 
 
@@ -66,7 +56,7 @@ def _spread(t: Training) -> torch.Tensor:
 
 def _write(t: Training, name: str, held_out: dict[str, Counts], learnt: dict[str, Counts], epoch: int) -> Result:
     history = records.read(t.run.history_file)
-    chosen = history[epoch]
+    picked = history[epoch]
     weights = (t.module if t.ema is None else t.ema.module).state_dict()
     job = t.job
     write_model(
@@ -81,8 +71,8 @@ def _write(t: Training, name: str, held_out: dict[str, Counts], learnt: dict[str
             "channels_last": job.model.channels_last,
             "precision": job.precision,
             "eval_geometry": "resize" if t.data.cached else "resize_crop",
-            "epoch": chosen.epoch,
-            "top1": chosen.top1,
+            "epoch": picked.epoch,
+            "top1": picked.top1,
             "job": job.name,
             "job_digest": t.job_digest,
             "data_digest": t.data.digest,
@@ -98,13 +88,13 @@ def _write(t: Training, name: str, held_out: dict[str, Counts], learnt: dict[str
         state="finished" if len(history) == job.train.epochs else "stopped",
         reason=t.reason,
         best={
-            "epoch": chosen.epoch,
-            "top1": chosen.top1,
-            "loss": chosen.val_loss,
+            "epoch": picked.epoch,
+            "top1": picked.top1,
+            "loss": picked.val_loss,
             "metric": job.stop.metric,
         },
         test=_test_numbers(t, held_out, answers) if held_out and name == "test" else None,
-        val=_val_numbers(chosen),
+        val=_val_numbers(picked),
         train=_train_numbers(learnt["model"]) if learnt else None,
         final={"epoch": history[-1].epoch, "train_loss": history[-1].train_loss, "top1": history[-1].top1},
         epochs=len(history),

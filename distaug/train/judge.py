@@ -17,7 +17,8 @@ from distaug.train.state import Training
 
 __all__ = ["check_finite", "judge", "make_record"]
 
-_OVERFLOWS_BEFORE_GIVING_UP = 20
+_LOWEST_SCALE = 2.0**-4
+"""Of fp16's gradients; the scaler begins at 2¹⁶, halves it at each overflow, doubles it after 2,000 steps without."""
 
 
 def check_finite(t: Training) -> dict[str, float]:
@@ -25,11 +26,11 @@ def check_finite(t: Training) -> dict[str, float]:
 
     Raises:
         DivergedError: An update was withheld because the gradient was not finite. Under fp16 that happens now and
-            then and the scaler mends it, so there only a row of them without any update counts.
+            then and the scaler mends it, so there only a scale counts that no overflow explains any more.
     """
     sums = t.tally.total(t.world)
     withheld = sums["withheld"]
-    mended = t.job.precision == "fp16" and (sums["updates"] or withheld < _OVERFLOWS_BEFORE_GIVING_UP)
+    mended = t.job.precision == "fp16" and t.precision.scaler.get_scale() >= _LOWEST_SCALE
     if withheld and not mended:
         raise DivergedError(
             f"epoch {t.epoch + 1}: the gradient was not finite in {withheld:.0f} of {t.step} steps; nothing was "

@@ -1,22 +1,21 @@
 """The loop without Ray: in this process, or in all processes that torchrun started."""
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from datetime import timedelta
-from typing import cast
 
 import torch
 import torch.distributed as dist
 
-from distaug.errors import DistaugError, RankError
+from distaug.errors import RankError
 from distaug.spec.job import JobSpec
 from distaug.store.records import Result
-from distaug.store.rundir import RunDir, RunLock
+from distaug.store.rundir import RunLock
 from distaug.train.claim import claim
 from distaug.train.device import usable_gpus
 from distaug.train.loop import fit
 from distaug.train.reporter import LocalReporter
-from distaug.train.world import SoloWorld, TorchWorld, World, agree_on_errors
+from distaug.train.world import SoloWorld, TorchWorld, World, by_rank_0, together
 
 __all__ = ["train"]
 
@@ -38,20 +37,14 @@ def train(job: JobSpec, reporter: LocalReporter | None = None) -> Result:
     world = _world(job)
     try:
         # Rank 0 alone touches the run folder before all ranks know what is in it.
-        found, error = None, None
-        if world.rank == 0:
-            try:
-                found = claim(job)
-            except DistaugError as refused:
-                error = refused
-        agree_on_errors(world, error)
-        run, claimed, result = cast(tuple[RunDir, JobSpec, Result | None], world.broadcast(found))
+        run, claimed, result = by_rank_0(world, lambda: claim(job))
         if result is not None:
             reporter.log(f"run {job.name!r} has finished before; start anew with --name")
             return result
         if job.compress is not None and world.rank == 0:
             reporter.log("the section `compress` is for `distaug run` and `distaug compress`: this only trains")
-        with RunLock(run, reporter.log) if world.rank == 0 else nullcontext():
+        with ExitStack() as held:
+            together(world, lambda: held.enter_context(RunLock(run, reporter.log)) if world.rank == 0 else None)
             return fit(claimed, run, world, reporter)
     except RuntimeError as error:
         # nccl has a class for it; gloo is known by its words alone.

@@ -17,7 +17,7 @@ from distaug.train.setup import setup, unfreeze
 from distaug.train.state import Training
 from distaug.train.step import train_step
 from distaug.train.watch import Watch
-from distaug.train.world import World
+from distaug.train.world import World, by_rank_0
 
 __all__ = ["fit"]
 
@@ -46,7 +46,7 @@ def fit(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Result:
         with memory_explained(t):
             while not t.reason:
                 record = train_epoch(t, watch)
-                end_epoch(t, record)
+                end_epoch(t, record, watch)
                 reporter.report(record)
             return finish(t)
     finally:
@@ -81,7 +81,7 @@ def train_epoch(t: Training, watch: Watch) -> EpochRecord:
     return make_record(t, sums, counts, trained - t.epoch_began, judged - trained)
 
 
-def end_epoch(t: Training, record: EpochRecord) -> None:
+def end_epoch(t: Training, record: EpochRecord, watch: Watch) -> None:
     """Let rank 0 decide about the epoch for all, write it down, and move on to the next."""
     t.trained_seconds += record.seconds + record.eval_seconds
     decision = t.world.broadcast(
@@ -96,9 +96,9 @@ def end_epoch(t: Training, record: EpochRecord) -> None:
     )
     t.memory, t.reason, t.resumed_sums = decision.memory, decision.reason, None
     t.epoch, t.step, t.epoch_seconds, t.epoch_began = t.epoch + 1, 0, 0.0, None
-    if t.world.rank == 0:
-        records.append(t.run.history_file, record)
+    by_rank_0(t.world, lambda: records.append(t.run.history_file, record))
     if decision.save:
         save(t, record=record)
+        watch.saved()
     if t.epoch == t.job.model.freeze_epochs:
         unfreeze(t)

@@ -68,7 +68,12 @@ def _train_remedy(t: Training) -> str:
     more = [n for n in range(2 * shards, batch + 1) if batch % n == 0]
     if not more:
         return "One picture at a time is too much: take a smaller `model.name` or `data.image_size`"
-    return f"Set `train.shards: {more[0]}` ({batch // more[0]} pictures at a time instead of {batch // shards})"
+    held = ", or `data.batches: stream`, so that the pictures are not held" if _holds_pictures(t) else ""
+    return f"Set `train.shards: {more[0]}` ({batch // more[0]} pictures at a time instead of {batch // shards}){held}"
+
+
+def _holds_pictures(t: Training) -> bool:
+    return t.device.type == "cuda" and t.job.data.batches == "device"
 
 
 def _eval_remedy(t: Training) -> str:

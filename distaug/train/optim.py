@@ -79,9 +79,14 @@ def build(job: JobSpec, module: nn.Module, head: Iterable[str]) -> torch.optim.O
     ]
     # The fused kernels alone can be told on the device to leave everything as it is (`found_inf`).
     if spec.name == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             params, lr=lr, momentum=spec.momentum, nesterov=spec.nesterov and spec.momentum > 0, fused=True
         )
+        if spec.momentum > 0:
+            # A first step that is withheld would leave the momentum as torch allocates it, with whatever was in memory.
+            for parameter in (parameter for group in sgd.param_groups for parameter in group["params"]):
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(params, lr=lr, betas=spec.betas, fused=True)
 
 

@@ -10,10 +10,14 @@ from distaug.errors import JobError
 __all__ = ["Precision", "does_bf16_well", "resolve"]
 
 
+_AMPERE = (8, 0)
+"""Compute capability of the first GPUs with bf16 and tf32."""
+
+
 def does_bf16_well(device: torch.device) -> bool:
     """Say whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.cuda.get_device_capability(device) >= _AMPERE
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -29,6 +33,9 @@ def resolve(asked: str, device: torch.device) -> str:
         return "bf16" if does_bf16_well(device) else "fp32"
     if asked == "tf32" and device.type != "cuda":
         raise JobError(f"precision: tf32 needs an NVIDIA GPU, and this is a {device.type}; use fp32 or bf16")
+    if asked in ("tf32", "bf16") and device.type == "cuda" and not does_bf16_well(device):
+        name = torch.cuda.get_device_name(device)
+        raise JobError(f"precision: {asked} needs an NVIDIA GPU from Ampere on, and this is a {name}; use fp16 or fp32")
     if asked == "fp64" and device.type != "cpu":
         raise JobError("precision: fp64 is for proofs on a CPU; use fp32 on a GPU")
     return asked

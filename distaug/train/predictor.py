@@ -1,5 +1,6 @@
 """A trained model in the hand: load a run, classify pictures, evaluate it once more."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from distaug.data.shard import eval_batches
 from distaug.model import registry
 from distaug.spec.job import JobSpec
 from distaug.store.rundir import RunDir
+from distaug.train.device import gpu_problem, usable_gpus
 from distaug.train.evaluate import Counts, evaluate
 from distaug.train.precision import Precision
 from distaug.train.robustness import STRENGTHS, changed
@@ -46,8 +48,12 @@ def load(run: str | Path) -> "Classifier":
     folder = RunDir.find(run)
     job = folder.load_job()
     module, card = registry.load(folder.model)
-    gpu = torch.cuda.is_available() and job.cluster.gpus_per_worker != 0
-    precision = Precision(card["precision"], torch.device("cuda" if gpu else "cpu"))
+    gpu = job.cluster.gpus_per_worker != 0 and usable_gpus() > 0
+    if job.cluster.gpus_per_worker != 0 and (problem := gpu_problem()):
+        logging.getLogger("distaug").warning(f"{problem}; the CPU does it, slower")
+    # What was trained in fp16 on a GPU: a CPU is fifty times slower at that than at fp32, which loses nothing.
+    name = "fp32" if card["precision"] == "fp16" and not gpu and job.cluster.gpus_per_worker else card["precision"]
+    precision = Precision(name, torch.device("cuda" if gpu else "cpu"))
     module = module.to(precision.device, precision.weights).eval().requires_grad_(False)
     return Classifier(module, card, job, precision)
 

@@ -1,7 +1,6 @@
 """From a job to a training that is ready for its next step, new or resumed."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import os
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from distaug.data.balance import strengths
 from distaug.data.loader import Loader, choose_way
 from distaug.data.open import DataSet, open_data
 from distaug.data.shard import own_shards
-from distaug.errors import ClusterError, DataError, DistaugError, JobError
+from distaug.errors import DataError, JobError
 from distaug.model import registry
 from distaug.model.ema import Ema
 from distaug.spec.job import JobSpec, digest
@@ -22,28 +21,15 @@ from distaug.train.attempts import device_seconds, note_start
 from distaug.train.claim import settle
 from distaug.train.decide import Memory
 from distaug.train.device import keep_freed_memory, pick_device, threads_per_worker
+from distaug.train.keep import chosen, load_weights
 from distaug.train.loss import class_weights
 from distaug.train.reporter import Reporter
 from distaug.train.state import Tally, Training
 from distaug.train.sums import Gradients, NormStatistics, Tree, distribute
 from distaug.train.teacher import Teacher
-from distaug.train.world import World, agree_on_errors
+from distaug.train.world import World, by_rank_0, together
 
 __all__ = ["setup", "unfreeze"]
-
-T = TypeVar("T")
-
-
-def _together(world: World, make: Callable[[], T]) -> T:
-    """Do something on every rank that may fail on some, and raise on all of them if it does."""
-    made, error = None, None
-    try:
-        made = make()
-    except DistaugError as found:
-        error = found
-    agree_on_errors(world, error)
-    assert made is not None
-    return made
 
 
 def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Training:
@@ -64,31 +50,37 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
     # What an earlier group of workers decided stays, whatever the size of this one. Rank 0 alone reads it, since others
     # may not see a new file yet.
     asked = job
-    job = world.broadcast(_together(world, lambda: settle(asked, run) if world.rank == 0 else asked))
-    device = _together(world, lambda: pick_device(job, world))
+    job = by_rank_0(world, lambda: settle(asked, run))
+    device = together(world, lambda: pick_device(job, world))
     threads = threads_per_worker(job, world)
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
     log = reporter.log if world.rank == 0 else (lambda message: None)
-    data = _together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
+    data = together(world, lambda: open_data(job.data, final_fit=job.train.final_fit, log=log))
     _check_same_data(world, data.digest)
-    built = _together(
+    built = together(
         world,
         lambda: registry.build(job.model, num_classes=len(data.classes), image_size=data.image_size, seed=job.seed),
     )
-    job = _together(world, lambda: _resolve(job, data, built, world, device, threads))
+    able = world.gather(
+        together(world, lambda: (precision.resolve(job.precision, device), choose_way(data, job.data, device)))
+    )
+    job = together(world, lambda: _resolve(job, data, built, device, threads, able))
     assert job.train.shards != "auto" and job.data.batches != "auto" and job.train.exact != "auto"
     if job.precision == "fp16" and device.type == "cpu":
         log("precision: fp16 is about 50 times slower than bf16 on a CPU; it is there for tests of correctness")
     arithmetic = precision.Precision(job.precision, device)
-    teacher = _together(world, lambda: Teacher(job, len(data.classes), arithmetic)) if job.train.distill else None
+    teacher = together(world, lambda: Teacher(job, len(data.classes), arithmetic)) if job.train.distill else None
     if world.rank == 0 and not run.exists():
         run.save_job(job)
     shards, own = job.train.shards, own_shards(world.rank, world.size, job.train.shards)
     module = built.module.to(device, arithmetic.weights)
     tree = Tree(world, shards) if job.train.exact else None
     if job.train.exact and device.type == "cuda":
+        # What cuBLAS wants for it, read when its first kernel runs. Torch warns, into the log, of whatever has no
+        # deterministic kernel.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     if job.train.compile:
         module.compile()
@@ -124,14 +116,14 @@ def setup(job: JobSpec, run: RunDir, world: World, reporter: Reporter) -> Traini
         tally=Tally(device, job.train.label_smoothing, len(data.classes)),
         tree=tree,
         norms=NormStatistics(module, tree, world, shards),
-        class_weights=None if weights is None else weights.to(device),
+        class_weights=None if weights is None else weights.to(device, arithmetic.weights),
         teacher=teacher,
         masks=_masks(module) if job.train.keep_zeros else [],
         steps=loader.steps_per_epoch,
         # At a run's first start other ranks may not see the file yet: it says what this job does.
         job_digest=digest(run.load_job(), as_written=True) if run.exists() else digest(job),
     )
-    _together(world, lambda: _restore(training))
+    _restore(training)
     unfreeze(training)
     return training
 
@@ -185,21 +177,28 @@ def _augment(job: JobSpec, data: DataSet, arithmetic: precision.Precision) -> Au
 
 
 def _resolve(
-    job: JobSpec, data: DataSet, built: registry.Built, world: World, device: torch.device, threads: int
+    job: JobSpec,
+    data: DataSet,
+    built: registry.Built,
+    device: torch.device,
+    threads: int,
+    able: list[tuple[str, str]],
 ) -> JobSpec:
-    """Replace every `auto` that changes the training by its value, the same on all ranks."""
+    """Replace every `auto` that changes the training by its value, the same on all ranks.
+
+    `able` is the precision and the way of reading that each rank came to.
+    """
     train = job.train
     workers = job.cluster.workers
     asked = workers[1] if isinstance(workers, tuple) else workers
-    shards = train.shards if train.shards != "auto" else world.size if asked == "auto" else asked
-    if world.size > shards:
-        raise JobError(f"{world.size} workers have only {shards} shards to work on: raise `train.shards`")
+    shards = train.shards if train.shards != "auto" else len(able) if asked == "auto" else asked
+    if len(able) > shards:
+        raise JobError(f"{len(able)} workers have only {shards} shards to work on: raise `train.shards`")
     if train.global_batch % shards:
         raise JobError(f"train.global_batch: {train.global_batch} is not divisible by {shards} shards")
-    ways = world.gather((precision.resolve(job.precision, device), choose_way(data, job.data, device)))
     # The weakest rank decides for all: the first of these names that any rank came to.
-    arithmetic = next(p for p in ("fp64", "fp32", "tf32", "fp16", "bf16") if p in [way[0] for way in ways])
-    batches = "stream" if "stream" in [way[1] for way in ways] else "device"
+    arithmetic = next(p for p in ("fp64", "fp32", "tf32", "fp16", "bf16") if p in [name for name, _ in able])
+    batches = "stream" if "stream" in [way for _, way in able] else "device"
     mean, std = job.data.mean, job.data.std
     if mean == "auto":
         mean, std = built.mean or data.mean, built.std or data.std
@@ -236,18 +235,16 @@ def _resolve(
     )
 
 
-def _restore(t: Training) -> bool:
+def _restore(t: Training) -> None:
     """Take up the newest checkpoint, if there is one, and note this start."""
-    log = t.reporter.log if t.world.rank == 0 else (lambda message: None)
-    found = checkpoint.newest(t.run.checkpoints, warn=log)
-    places = t.world.gather((found.epoch, found.step) if found else None)
-    if len(set(places)) > 1:
-        raise ClusterError(f"the ranks see different checkpoints {places}: is {t.run.root} shared by all nodes?")
+    found = chosen(t, checkpoint.newest)
+    together(t.world, lambda: _take_up(t, found))
+
+
+def _take_up(t: Training, found: checkpoint.Checkpoint | None) -> None:
     if found:
         _check_manifest(t, found)
-        t.module.load_state_dict(found.weights("model"))
-        if t.ema is not None:
-            t.ema.module.load_state_dict(found.weights("ema"))
+        load_weights(t, found)
         state = found.state()
         t.optimizer.load_state_dict(state["optimizer"])
         t.precision.scaler.load_state_dict(state["scaler"])
@@ -256,12 +253,12 @@ def _restore(t: Training) -> bool:
         t.memory = Memory(**position["memory"])
         t.epoch_seconds, t.trained_seconds = position["epoch_seconds"], position["trained_seconds"]
         t.reason, t.resumed_sums = position["reason"], state["sums"]
-        log(f"going on from epoch {t.epoch + 1}, step {t.step}")
     if t.world.rank == 0:
+        if found:
+            t.reporter.log(f"going on from epoch {t.epoch + 1}, step {t.step}")
         records.truncate(t.run.history_file, t.epoch)
         t.held_before = device_seconds(t.run)
         t.restarts = note_start(t.run, world_size=t.world.size, epoch=t.epoch, step=t.step)
-    return True
 
 
 def _check_manifest(t: Training, found: checkpoint.Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """What a training holds while it runs."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -12,6 +13,7 @@ from distaug.augment import Augment
 from distaug.data.loader import Loader
 from distaug.data.open import DataSet
 from distaug.data.shard import own_shards
+from distaug.errors import StorageError
 from distaug.model.ema import Ema
 from distaug.spec.job import JobSpec
 from distaug.store.rundir import RunDir
@@ -188,7 +190,8 @@ class Training:
         """Let go of the loader and write down that the training left on its own account."""
         self.loader.close()
         if self.world.rank == 0:
-            note_end(self.run)
+            with suppress(StorageError):  # It is but a time, and what the training left with is told already.
+                note_end(self.run)
 
     def position(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside weights and optimizer."""

@@ -33,7 +33,8 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
         with t.gradients.backward(shard):
             with t.precision.autocast():
                 logits = t.model(images)
-            scores = logits.to(targets.dtype)
+            exact = torch.promote_types(logits.dtype, targets.dtype)
+            scores, targets = logits.to(exact), targets.to(exact)
             # With soft targets even the weighted loss is divided by the number of pictures, so that shards add up.
             loss = torch.nn.functional.cross_entropy(scores, targets, t.class_weights)
             if t.teacher is not None:
@@ -55,6 +56,8 @@ def _update(t: Training, epoch: int, step: int) -> None:
     if t.job.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(t.trained, t.job.train.clip_norm, norm, foreach=True)
     _withhold(optimizer, finite)
+    if scaler.is_enabled():  # else the training ends here anyway
+        t.norms.withhold(finite)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)

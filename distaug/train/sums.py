@@ -179,13 +179,16 @@ class NormStatistics:
         self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._tree, self._world, self._shards = tree, world, shards
         self._own = own_shards(world.rank, world.size, shards)
+        self._start: list[Tensor] = []
 
     def shards(self) -> Iterator[int]:
         """Yield the own shards; around each, the statistics are reset before and taken in after."""
+        self._start = []
         if not self._floats or not self._norms[0].training:
             yield from self._own
             return
         start, counts = [b.clone() for b in self._floats], [c.clone() for c in self._counts]
+        self._start = start
         stack = self._tree.start() if self._tree else None
         total: Tensor | None = None
         for shard in self._own:
@@ -207,6 +210,11 @@ class NormStatistics:
             torch._foreach_copy_(self._floats, [m.view_as(b) for m, b in zip(mean, self._floats, strict=True)])
         # One step, however many shards this rank had.
         torch._foreach_copy_(self._counts, torch._foreach_add(counts, 1))
+
+    def withhold(self, finite: Tensor) -> None:
+        """Put the statistics back to those before the step where it was not `finite` () bool; a NaN would stay."""
+        for buffer, before in zip(self._floats, self._start, strict=False):
+            buffer.copy_(torch.where(finite, buffer, before))
 
 
 def distribute(module: nn.Module, world: World, device: torch.device) -> nn.Module:

@@ -1,8 +1,9 @@
 """The other ranks, as the loop sees them."""
 
 import socket
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from distaug.errors import DistaugError
 
-__all__ = ["SoloWorld", "TorchWorld", "World", "agree_on_errors"]
+__all__ = ["SoloWorld", "TorchWorld", "World", "by_rank_0", "together"]
+
+T = TypeVar("T")
 
 
 class World(Protocol):
@@ -128,17 +131,33 @@ class TorchWorld:
         return whole.view(self.size, *part.shape)
 
 
-def agree_on_errors(world: World, error: DistaugError | None) -> None:
-    """Raise on every rank when any rank has an error, so that no rank waits for one that left.
+def together(world: World, make: Callable[[], T]) -> T:
+    """Do something on every rank that may fail on some, and raise on all of them if it does.
+
+    So no rank waits for one that left. `make` must not call the world: a rank that failed would not be there.
 
     Raises:
         DistaugError: That of the lowest rank that has one; where only some nodes have one, it names them.
     """
+    made, error = None, None
+    try:
+        made = make()
+    except DistaugError as failed:
+        error = failed
     found = world.gather((world.node, error))
     first = next((error for _, error in found if error is not None), None)
-    if first is None:
-        return
-    failed = {node for node, error in found if error is not None}
-    if failed < {node for node, _ in found}:
-        raise type(first)(f"{', '.join(sorted(failed))}: {first}")
-    raise first
+    if first is not None:
+        nodes = {node for node, error in found if error is not None}
+        if nodes < {node for node, _ in found}:
+            raise type(first)(f"{', '.join(sorted(nodes))}: {first}")
+        raise first
+    return cast(T, made)
+
+
+def by_rank_0(world: World, make: Callable[[], T]) -> T:
+    """Do something on rank 0 alone, and return what came of it, or raise, on every rank.
+
+    Raises:
+        DistaugError: As `together`.
+    """
+    return cast(T, world.broadcast(together(world, lambda: make() if world.rank == 0 else None)))

@@ -66,6 +66,12 @@ def test_of_machine_never_takes_more_than_its_gpus(monkeypatch: pytest.MonkeyPat
         of_machine(asks(gpus_per_worker=1), lines.append)
 
 
+def test_what_chooses_nodes_is_not_asked_of_the_only_machine() -> None:
+    lines: list[str] = []
+    assert of_machine(asks(workers=2, cpus_per_worker=1, node_labels={"pool": "a"}), lines.append) == Scale(2, 2, 1, 0)
+    assert lines == ["cluster.node_labels and accelerator choose among nodes: here there is but this machine"]
+
+
 def test_what_is_asked_and_offered_is_told() -> None:
     assert str(of_cluster(asks(workers=[2, 6]), GPU_NODES)) == "2 to 6 x 4 CPU + 1 GPU"
     assert describe(GPU_NODES[:3]) == "a: 16 CPUs, 2 GPUs; b: 16 CPUs, 4 GPUs"

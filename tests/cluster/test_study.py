@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distaug.cluster import fit, study
-from distaug.errors import InterruptedRunError, JobError, StudyError
+from distaug.errors import ArtifactError, ClusterError, InterruptedRunError, JobError, StudyError
 from distaug.report.study import write_study
 from distaug.spec.document import dump
 from distaug.study import table
@@ -184,3 +184,31 @@ def test_a_failure_of_our_own_does_not_stop_the_others(tmp_path: Path, monkeypat
         study.study(plan, show_progress=False)
     assert real == ["a-s0", "c-s0"]
     assert write_study(plan, table.outcomes(plan), summarise(plan, table.outcomes(plan))).exists()
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "not exported"])
+def test_a_refused_file_is_a_result_and_one_that_was_not_made_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+) -> None:
+    """The gate's refusal comes when all is measured; here the section alone says whether anything was to be."""
+    file = write_study_file(tmp_path, {"plain": {}}, [0], **({} if measured else {"compress": {}}))
+    plan = load_study(file, [f"studies_dir={tmp_path}", "train.epochs=1"])
+
+    def train(job: Any, *_: Any) -> None:
+        run_job(SoloWorld(), job.model_dump(mode="json"))
+        raise ArtifactError("no stage passed the gate" if measured else "cannot be traced")
+
+    monkeypatch.setattr(fit, "train", train)
+    if measured:
+        study.study(plan, show_progress=False)
+    else:
+        with pytest.raises(StudyError, match="plain-s0: cannot be traced"):
+            study.study(plan, show_progress=False)
+
+
+def test_why_a_run_failed_is_told_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_study_file(tmp_path, {"plain": {}}, [0])
+    error = ClusterError("the workers failed:\n  rank 1: killed\nlogs are in /x")
+    monkeypatch.setattr(fit, "train", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(StudyError, match="plain-s0: the workers failed: rank 1: killed logs are in /x"):
+        study.study(load_study(file, [f"studies_dir={tmp_path}"]), show_progress=False)

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from tests.buckets import Proxy
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     yield
-    logger = logging.getLogger("distaug")
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = True
+    logging.captureWarnings(False)
+    for logger in (logging.getLogger("distaug"), logging.getLogger("py.warnings")):
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
 
 
 def test_rank_0_writes_to_stderr_and_its_file_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +106,11 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting(
     assert time.monotonic() - held < 1 and held - began < 10
     log.get(1, None)
     assert time.monotonic() - held < 5
+
+
+def test_what_a_library_warns_of_comes_into_the_log(tmp_path: Path) -> None:
+    log.get(3, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("no deterministic kernel", UserWarning, stacklevel=1)
+    assert "no deterministic kernel" in (tmp_path / "rank-3.log").read_text()

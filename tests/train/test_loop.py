@@ -126,6 +126,13 @@ def test_divergence_ends_the_run_on_all_ranks_and_saves_nothing(ranks: Run, tmp_
     assert not list((tmp_path / "small" / "checkpoints").glob("*/manifest.json"))
 
 
+def test_fp16_that_only_overflows_has_diverged_however_short_its_epochs(tmp_path: Path) -> None:
+    train = {"epochs": 8, "clip_norm": None, "optimizer": {"lr": 1e30}}
+    job = small_job(tmp_path, precision="fp16", model={"options": {"widths": [8]}}, train=train)
+    error = alone(job)["error"]
+    assert isinstance(error, DivergedError) and "not finite in 5 of 5 steps" in str(error), error
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -85,6 +85,10 @@ def test_fused_kernels_leave_everything_as_it_is_when_told_so(name: str) -> None
         state = [v.clone() for p in module.parameters() for v in optimizer.state[p].values() if torch.is_tensor(v)]
         return [p.detach().clone() for p in module.parameters()] + state
 
+    first = [p.detach().clone() for p in module.parameters()]
+    untouched = move(float("nan"), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(first, untouched, strict=False))
+    assert all(state.eq(0).all() for state in untouched[len(first) :]), "also where no step has been made before"
     before = move(1.0, 0.0)
     after = move(float("nan"), 1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

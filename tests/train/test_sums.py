@@ -116,3 +116,21 @@ def test_exact_gradients_do_not_depend_on_the_number_of_ranks(ranks: Callable[..
     for size in (2, 4):
         for found in ranks(size, gradient_of_a_step, 4, True):
             assert all(torch.equal(found[name], one[name]) for name in one)
+
+
+def test_statistics_of_a_step_that_is_withheld_are_put_back() -> None:
+    module = small_model()
+    norms = NormStatistics(module, None, SoloWorld(), 2)
+
+    def step(value: float, *, finite: bool) -> list[torch.Tensor]:
+        for _ in norms.shards():
+            module(torch.full((4, 3, 8, 8), value))
+        norms.withhold(torch.tensor(finite))
+        norm = module[1]
+        assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+        return [norm.running_mean.clone(), norm.running_var.clone()]
+
+    before = step(1.0, finite=True)
+    after = step(float("inf"), finite=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not torch.equal(step(2.0, finite=True)[0], before[0])

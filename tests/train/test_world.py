@@ -1,12 +1,13 @@
 """What ranks on several nodes tell one another, with the other ranks' answers given."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from distaug.errors import DataError, DistaugError, StorageError
 from distaug.train.setup import _check_same_data
-from distaug.train.world import SoloWorld, agree_on_errors
+from distaug.train.world import SoloWorld, World, by_rank_0, together
 
 
 class Asked(SoloWorld):
@@ -34,13 +35,36 @@ class Asked(SoloWorld):
 )
 def test_an_error_of_some_nodes_names_them(own: DistaugError | None, others: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}$"):
-        agree_on_errors(Asked(*others), own)
+        together(Asked(*others), lambda: fail(own))
 
 
-def test_without_an_error_nothing_is_raised() -> None:
-    agree_on_errors(Asked(("two", None)), None)
+def fail(error: DistaugError | None) -> str:
+    if error is not None:
+        raise error
+    return "made"
+
+
+def test_without_an_error_each_rank_has_what_it_made() -> None:
+    assert together(Asked(("two", None)), lambda: fail(None)) == "made"
     with pytest.raises(StorageError):
-        agree_on_errors(Asked(("two", None)), StorageError("full"))
+        together(Asked(("two", None)), lambda: fail(StorageError("full")))
+
+
+def one_makes(world: World, error: DistaugError | None) -> Any:
+    def make() -> int:
+        assert world.rank == 0
+        fail(error)
+        return 7
+
+    try:
+        return by_rank_0(world, make)
+    except DistaugError as told:
+        return str(told)
+
+
+def test_what_rank_0_makes_or_fails_at_is_known_to_all(ranks: Callable[..., list[Any]]) -> None:
+    assert ranks(2, one_makes, None) == [7, 7]
+    assert ranks(2, one_makes, StorageError("full")) == ["full", "full"]
 
 
 def test_nodes_with_other_data_are_named() -> None:
