@@ -125,6 +125,11 @@ class Augment:
         self._runs = _runs(spec.operations, fuse=spec.fuse_geometry)
         self._strength = _strengths(spec, classes or [str(label) for label in range(num_classes)])
 
+    @property
+    def by_class(self) -> bool:
+        """Whether some classes are augmented more than others."""
+        return self._strength is not None
+
     def mixes(self, epoch: int) -> bool:
         """Say whether pictures are mixed in this epoch."""
         off = self.mix.off_after_epoch
@@ -138,7 +143,7 @@ class Augment:
 
         Args:
             images: (B, 3, H, W) uint8, on any device.
-            labels: (B,) int64.
+            labels: (B,) int64; where `by_class`, on the host, or else the device is waited for.
             sample_ids: (B,) int64, unique within the epoch; on the host, or else the device is waited for.
             epoch: Epoch from 0.
             step: Step within the epoch from 0.
@@ -166,7 +171,7 @@ class Augment:
                 images = self._alone(run[0], images, draws[0], strength)
             else:
                 images = _joined(run, images, draws, strength)
-        targets = soft_targets(labels, self.num_classes, self.label_smoothing)
+        targets = soft_targets(labels.to(images.device, non_blocking=True), self.num_classes, self.label_smoothing)
         if not self.mixes(epoch):
             return normalise(images, self.mean, self.std, self.dtype, self.memory_format), targets
         floats = normalise(

@@ -23,6 +23,7 @@ from distaug.data.node import available_cores, free_bytes, storing
 from distaug.data.order import in_order
 from distaug.data.source import Log, Source
 from distaug.errors import StorageError
+from distaug.store.whole import sync_folder
 
 __all__ = [
     "ENCODED",
@@ -128,7 +129,7 @@ def write(source: Source, folder: Path, plan: Plan, log: Log) -> list[int] | Non
             started = time.monotonic()
             shared = _fill(source, temporary, plan, log)
             os.rename(temporary, folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
             log(f"decoded {total:,} pictures in {time.monotonic() - started:.1f} s into {folder}")
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -188,7 +189,7 @@ def _fill(source: Source, folder: Path, plan: Plan, log: Log) -> list[int] | Non
     with open(folder / META, "wb") as file:
         file.write(json.dumps(meta).encode())
         _finish(file)
-    _sync(folder)
+    sync_folder(folder)
     sizes = index["size"]
     return sizes[0].tolist() if len(sizes) and (sizes == sizes[0]).all() else None
 
@@ -232,11 +233,3 @@ def _prepare(plan: Plan, reference: Reference) -> _Prepared | str:
 def _finish(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

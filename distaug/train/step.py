@@ -26,7 +26,9 @@ def train_step(t: Training, epoch: int, step: int, batches: Sequence[Batch]) -> 
     for shard, batch in zip(t.norms.shards(), batches, strict=True):
         assert shard == batch.shard
         began = perf_counter()
-        images, targets = t.augment(batch.images, batch.labels, batch.ids, epoch=epoch, step=step, shard=shard)
+        known = t.data.train.labels  # on the host
+        labels = known[batch.ids % len(known)] if t.augment.by_class else batch.labels
+        images, targets = t.augment(batch.images, labels, batch.ids, epoch=epoch, step=step, shard=shard)
         t.augment_seconds += perf_counter() - began
         # Dropout and stochastic depth draw from torch's own generator: the same for this shard on any rank.
         torch.manual_seed(torch_seed(t.job.seed, epoch, step, shard))
