@@ -57,7 +57,7 @@ def test_processes_leave_when_their_rank_is_killed(tmp_path: Path) -> None:
 
 
 def test_auto_shares_the_cores_among_the_ranks_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distaug.data.views.cores", lambda: 12)
+    monkeypatch.setattr("distaug.data.views.available_cores", lambda: 12)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert Views("auto")._workers == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
