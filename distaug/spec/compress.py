@@ -93,7 +93,7 @@ class GateSpec(Section):
     """Points of validation accuracy that the uncompressed model may be ahead, after every stage."""
     min_agreement: float = Field(default=0.9, ge=0, le=1)
     """Share of validation pictures on which a quantized file decides as the file that it was made from."""
-    min_logit_snr_db: float = 18.0
+    min_logit_snr_db: float = 16.0
     """Power of that file's logits over that of the difference, in dB: low where the calibration saw other pictures."""
     min_speedup: float | None = Field(default=None, gt=0)
     """Times faster than the uncompressed model, one picture at a time; for the last file alone."""
