@@ -18,7 +18,7 @@ from distaug.train.local import train
 from tests.cluster.test_fit import end, start, wait_for, write_job
 from tests.train.jobs import small_job
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # The real command, but that what a file costs is measured for a moment only, as in this process.
 _SECONDS = 0.1
