@@ -82,7 +82,7 @@ def photograph(browser: str, page: Path, picture: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={scratch}/profile"]
         shot = Path(scratch) / "page.png"
-        command = [browser, *options, "--window-size=1000,6000", f"--screenshot={shot}", page.resolve().as_uri()]
+        command = [browser, *options, "--window-size=1000,9000", f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         image = Image.open(shot).convert("RGB")
         # The page ends where nothing but its background follows.

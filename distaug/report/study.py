@@ -269,4 +269,6 @@ def _varied(plan: Plan) -> Html:
 def _written(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
         return " → ".join(", ".join(entry) for entry in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_written(inner)}" for key, inner in value.items())
     return value if isinstance(value, str) else "–" if value is None else str(value)
