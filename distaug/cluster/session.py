@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Interrupt", "Session", "signals"]
 
 
-class Interrupt(BaseException):
+class Interrupt(KeyboardInterrupt):
     """A signal, in the middle of whatever is going on; no `Exception`, since exporters and others go on after those."""
 
 
