@@ -187,13 +187,12 @@ class NormStatistics:
         if not self._floats or not self._norms[0].training:
             yield from self._own
             return
-        start, counts = [b.clone() for b in self._floats], [c.clone() for c in self._counts]
-        self._start = start
+        self._start, counts = [b.clone() for b in self._floats], [c.clone() for c in self._counts]
         stack = self._tree.start() if self._tree else None
         total: Tensor | None = None
         for shard in self._own:
             if shard != self._own[0]:
-                torch._foreach_copy_(self._floats, start)
+                torch._foreach_copy_(self._floats, self._start)
             yield shard
             flat = torch.cat([b.flatten() for b in self._floats])
             if stack is not None:

@@ -85,7 +85,8 @@ def test_each_stage_goes_on_from_the_one_before(run: RunDir) -> None:
     assert rows["magnitude-50"].zlib_bytes < 0.75 * rows["fp32"].zlib_bytes
     assert rows["channels"].macs < 0.8 * rows["fp32"].macs and rows["channels"].bytes < 0.8 * rows["fp32"].bytes
     assert rows["int8"].bytes < rows["channels"].bytes
-    assert rows["int8"].integer_convolutions == [7, 7] and (rows["dynamic"].integer_convolutions or [1])[0] == 0
+    # Where vectors hold 8 numbers and not 16, ONNX Runtime makes a norm of 8 channels a convolution too.
+    assert rows["int8"].integer_convolutions == [7, 7] and rows["dynamic"].integer_convolutions in ([0, 7], [0, 8])
     assert [rows[name].against for name in ("channels", "int8", "dynamic")] == ["fp32", "channels", "channels"]
     assert rows["int8"].logit_snr_db is not None and rows["int8"].logit_snr_db > 10 and rows["int8"].layers
     # The numbers are those of the file itself.

@@ -61,6 +61,8 @@ def test_what_differs_is_told_field_by_field_and_a_section_that_one_lacks_whole(
         "mix.mixup": [{"alpha": 0.4}, None, None],
         "train.label_smoothing": [0.1, 0.2, 0.1],
     }
+    decided = load("augment.class_strength={a: 0.5}"), load("augment.class_strength=auto"), plain
+    assert differing(decided) == [("augment.class_strength", [{"a": 0.5}, "auto", None])]
     assert list(dict(differing([plain, smoothed]))) == ["name", "train.label_smoothing"] and differing([plain]) == []
 
 
